@@ -1,0 +1,45 @@
+"""nmt average: the mean of a run's checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt.cli import output as out
+from nmt.errors import UserError
+
+
+def average(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    output: Annotated[Path, typer.Option(help="Model folder to write.")],
+    last: Annotated[int, typer.Option(min=1, help="How many checkpoints, the latest ones.")] = 5,
+) -> None:
+    """Write the mean of the last checkpoints of a run: often better than any one of them."""
+    from nmt.checkpoint import average as mean
+    from nmt.checkpoint import load_model, save_model
+    from nmt.run import list_checkpoints
+
+    if not run.is_dir():
+        raise UserError("is no run folder; name the folder that `nmt train` wrote", file=run)
+    found = [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.scheduled]
+    if len(found) < last:
+        raise UserError(
+            f"has {len(found)} checkpoints, not {last}; use --last {max(len(found), 1)}, or train with "
+            f"training.keep_last = {last}",
+            file=run,
+        )
+    if output.exists() and not (output / "manifest.json").exists():
+        raise UserError("exists and is not a model; choose another --output", file=output)
+    chosen = found[-last:]
+    newest = load_model(chosen[-1].folder)
+    manifest = {
+        "step": chosen[-1].step,
+        "averaged": [checkpoint.step for checkpoint in chosen],
+        "train_seconds": newest.manifest.get("train_seconds"),
+        "training_data": newest.manifest.get("training_data", []),
+    }
+    weights = mean([checkpoint.folder for checkpoint in chosen])
+    save_model(output, weights, newest.config, newest.source_tokenizer, newest.target_tokenizer, manifest)
+    out.note(f"{output}: mean of steps {', '.join(f'{c.step:,}' for c in chosen)}")

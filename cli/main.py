@@ -1,0 +1,93 @@
+"""The `nmt` command. Heavy imports happen inside commands, so that `nmt --help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from nmt import __version__
+from nmt.cli import average, data, evaluate, info, init, tokenizer, train, translate, visualize
+from nmt.errors import UserError
+
+app = typer.Typer(
+    name="nmt",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Train, run and measure neural machine translation models.",
+    epilog="--debug anywhere shows the traceback of an error. Exit codes: 0 done; 2 input, configuration "
+    "or data is wrong; 1 anything unexpected; 130 interrupted; 143 terminated after saving.",
+)
+app.command("init")(init.init)
+app.command("train")(train.train)
+app.command("translate")(translate.translate)
+app.command("evaluate")(evaluate.evaluate)
+app.command("info")(info.info)
+app.command("average")(average.average)
+app.command("attention")(visualize.attention)
+app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(data.app, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        sys.stdout.write(f"nmt {__version__}\n")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: run a command and turn what it raises into one line and an exit code."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    sys.exit(
+        run(lambda: app(args=arguments, standalone_mode=False), debug=len(arguments) < len(sys.argv) - 1)
+    )
+
+
+def run(command: Callable[[], object], *, debug: bool) -> int:
+    """The exit code of a command; its errors become one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        # Text is UTF-8 whatever the locale; "\n" ends a line on every system.
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]
+    try:
+        result = command()
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:
+        # The reader, such as `head`, has had enough. Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _say("interrupted", 130, debug)
+    except UserError as error:
+        return _say(str(error), 2, debug)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _say(f"{place}{error.strerror or error}", 1, debug)
+    except MemoryError:
+        return _say("out of memory; lower training.batch_tokens or --batch-tokens", 1, debug)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the command line itself is wrong
+            return _say(f"{_one_line(error.format_message())}; see nmt --help", 2, debug)
+        if type(error).__name__ == "Abort":
+            return _say("interrupted", 130, debug)
+        text = _one_line(f"{type(error).__name__}: {error}")
+        return _say(f"unexpected error: {text}; run again with --debug for the traceback", 1, debug)
+
+
+def _say(message: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    sys.stderr.write(f"nmt: {message}\n")
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")

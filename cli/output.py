@@ -1,0 +1,67 @@
+"""What every command prints with: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def result(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def result_json(document: Any) -> None:
+    """One JSON document."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def note(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    note(f"nmt: warning: {text}")
+
+
+def is_terminal() -> bool:
+    """Whether a progress bar on stderr is seen by a person."""
+    return sys.stderr.isatty()
+
+
+def console(*, stderr: bool = True) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def table(header: list[str], rows: list[list[str]], *, left: int = 1) -> str:
+    """Aligned columns of plain text: the first `left` to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(row: list[str]) -> str:
+        cells = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(header), *(line(row) for row in rows)])
+
+
+def duration(seconds: float) -> str:
+    """3725 -> "1:02:05"; 65 -> "1:05"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def status(text: str) -> None:
+    """Replace the terminal's last line; nothing elsewhere."""
+    if is_terminal():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()

@@ -1,0 +1,92 @@
+"""Batches under a token budget: a pure function of (lengths, seed, epoch, rank).
+
+Resuming therefore means knowing two integers, the epoch and the batch in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Lengths = npt.NDArray[np.int64]
+
+
+def seeded(seed: int, *purpose: int | str) -> np.random.Generator:
+    """A generator for one purpose: every random choice derives from (seed, purpose, epoch, rank)."""
+    words = [seed]
+    for part in purpose:
+        words += part.to_bytes(8, "little") if isinstance(part, int) else part.encode()
+    return np.random.default_rng(words)
+
+
+def plan_epoch(
+    source_lengths: Lengths,
+    target_lengths: Lengths,
+    *,
+    batch_tokens: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    ranks: int = 1,
+) -> list[Lengths]:
+    """Which sentences form each batch of an epoch.
+
+    Sentences of equal length are shuffled, neighbours in length are cut into batches, and the
+    batches are shuffled. Rank r of R takes every R-th batch.
+
+    Args:
+        source_lengths, target_lengths: tokens of each sentence as the model reads them.
+        batch_tokens: a batch holds as many sentences as fit with sentences x longest side <= this;
+            padding counts. A single longer sentence is a batch of its own.
+
+    Returns:
+        A list of arrays of sentence indices; together a permutation (of this rank's share).
+    """
+    random = seeded(seed, "batches", epoch)
+    # Keys of lexsort run from the last to the first: target, then source, then chance.
+    order = np.lexsort((random.permutation(len(source_lengths)), source_lengths, target_lengths))
+    longest = np.maximum(source_lengths, target_lengths)[order]
+    batches = [order[start:end] for start, end in cut(longest, batch_tokens)]
+    shuffled = random.permutation(len(batches))
+    return [batches[i] for i in shuffled[rank::ranks]]
+
+
+def cut(lengths: npt.NDArray[Any], batch_tokens: int) -> list[tuple[int, int]]:
+    """Cut a sequence of lengths into runs with count x longest <= batch_tokens, at least one each."""
+    runs = []
+    start, longest = 0, 0
+    for index, length in enumerate(lengths.tolist()):
+        longest_with = max(longest, length)
+        if index > start and (index - start + 1) * longest_with > batch_tokens:
+            runs.append((start, index))
+            start, longest_with = index, length
+        longest = longest_with
+    if len(lengths):
+        runs.append((start, len(lengths)))
+    return runs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids, padded on the right.
+
+    source_BS ends in end-of-sentence; target_input_BT begins with beginning-of-sentence and
+    target_output_BT, one position ahead, ends in end-of-sentence.
+    """
+
+    source_BS: npt.NDArray[np.int64]
+    target_input_BT: npt.NDArray[np.int64]
+    target_output_BT: npt.NDArray[np.int64]
+
+
+def pad(sequences: Sequence[npt.ArrayLike], padding: int) -> npt.NDArray[np.int64]:
+    """Sequences of ids as one array (B, longest)."""
+    arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
+    padded = np.full((len(arrays), max(map(len, arrays))), padding, dtype=np.int64)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return padded

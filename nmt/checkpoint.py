@@ -1,0 +1,211 @@
+"""Model folders: written whole or not at all, checked when read, no pickle ever loaded.
+
+A model folder holds `model.safetensors`, `config.toml`, the tokenizer's files and `manifest.json`
+(format, step, scores, sha256 of each file and of the training data). A checkpoint is a model folder
+that also holds `training_state.pt`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from nmt import __version__
+from nmt.config import Config
+from nmt.config_file import dump_config, load_config
+from nmt.data.prepare import load_tokenizers, tokenizer_files
+from nmt.data.tokenizer import Tokenizer
+from nmt.errors import UserError
+from nmt.files import new_folder
+from nmt.models import build_model
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+CONFIG = "config.toml"
+MANIFEST = "manifest.json"
+TRAINING_STATE = "training_state.pt"
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to translate, and where it came from."""
+
+    folder: Path
+    model: Any  # nmt.models.Model
+    config: Config
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
+    manifest: dict[str, Any]
+
+
+def weights_of(model: nn.Module) -> Weights:
+    """Every parameter once, by name: shared matrices have one."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def save_model(
+    folder: Path,
+    weights: Weights,
+    config: Config,
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    manifest: Mapping[str, Any],
+    training_state: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model folder; `manifest` adds to what every manifest holds."""
+    with new_folder(folder) as partial:
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        safetensors.torch.save_file(contiguous, partial / WEIGHTS)
+        (partial / CONFIG).write_text(dump_config(config), encoding="utf-8")
+        for name, content in tokenizer_files(source_tokenizer, target_tokenizer).items():
+            (partial / name).write_bytes(content)
+        if training_state is not None:
+            torch.save(dict(training_state), partial / TRAINING_STATE)
+        sums = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+        content = {"format": FORMAT, "nmt": __version__, **manifest, "files": sums}
+        (partial / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def find_model(path: Path) -> Path:
+    """The model folder that a user names: one, or a run, which stands for its best checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.exists():
+        raise UserError("no such model; name a model folder or a run folder", file=path)
+    if not path.is_dir():
+        raise UserError("is a file; name the folder that holds model.safetensors", file=path)
+    if (path / MANIFEST).exists():
+        return path
+    for link in ("best", "last"):  # an interrupted run may have no best yet
+        if (path / link / MANIFEST).exists():
+            return path / link
+    if (path / WEIGHTS).exists():
+        raise UserError(f"has no {MANIFEST}; it was not written whole, copy it again", file=path)
+    hint = " yet: training has not reached a checkpoint" if (path / "metrics.jsonl").exists() else ""
+    raise UserError(f"holds no model{hint}; name a model folder or a run folder", file=path)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a model folder; UserError if it is damaged or of a newer format."""
+    file = folder / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        version, sums = manifest["format"], manifest["files"]
+        if not (isinstance(version, int) and isinstance(sums, dict)):
+            raise TypeError
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", file=file) from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError("is damaged; copy the model again from where it was trained", file=file) from None
+    if version > FORMAT:
+        raise UserError(
+            f"the model has format {version}, written by nmt {manifest.get('nmt', 'of a later version')}; "
+            f"this is nmt {__version__}, which reads formats up to {FORMAT}: upgrade nmt",
+            file=file,
+        )
+    return dict(manifest)
+
+
+def check_files(folder: Path, manifest: Mapping[str, Any], *, training_state: bool = False) -> None:
+    """Compare each file with its sha256 in the manifest."""
+    for name, expected in manifest["files"].items():
+        if name == TRAINING_STATE and not training_state:
+            continue
+        file = folder / name
+        if not file.exists():
+            raise UserError("is missing from the model folder; copy the model again", file=file)
+        if _sha256(file) != expected:
+            raise UserError(
+                f"is not the file that was saved (its sha256 differs from {MANIFEST}): it was changed or cut "
+                "short; copy the model again",
+                file=file,
+            )
+
+
+def load_weights(folder: Path) -> Weights:
+    file = folder / WEIGHTS
+    try:
+        return safetensors.torch.load_file(file)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"cannot be loaded: {error}; copy the model again", file=file) from None
+
+
+def load_model(path: Path, device: str | torch.device = "cpu") -> LoadedModel:
+    """Load a model folder, or a run's best checkpoint, for translation.
+
+    Raises:
+        UserError: it is not a model, is damaged, or of a newer format.
+    """
+    folder = find_model(path)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    config = load_config(folder / CONFIG)
+    source_tokenizer, target_tokenizer = load_tokenizers(folder)
+    model = build_model(config.model, len(source_tokenizer), len(target_tokenizer))
+    set_weights(model, load_weights(folder), folder)
+    model.to(device).eval()
+    return LoadedModel(folder, model, config, source_tokenizer, target_tokenizer, manifest)
+
+
+def set_weights(model: nn.Module, weights: Weights, folder: Path) -> None:
+    """Copy weights into a model; UserError if the names or shapes are not the model's."""
+    parameters = dict(model.named_parameters())
+    different = sorted(parameters.keys() ^ weights.keys())
+    different += [
+        n for n in sorted(parameters.keys() & weights.keys()) if parameters[n].shape != weights[n].shape
+    ]
+    if different:
+        raise UserError(
+            f"does not fit its {CONFIG} ({len(different)} tensors differ, the first is {different[0]}); "
+            "copy the model again",
+            file=folder / WEIGHTS,
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+def load_training_state(folder: Path) -> dict[str, Any]:
+    file = folder / TRAINING_STATE
+    try:
+        state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise UserError("has no training state: training cannot go on from here", file=folder) from None
+    return state
+
+
+def average(folders: list[Path]) -> Weights:
+    """The mean of the weights of several checkpoints of one model, computed in float64."""
+    total: Weights = {}
+    for folder in folders:
+        check_files(folder, read_manifest(folder))
+        weights = load_weights(folder)
+        if not total:
+            total = {name: tensor.double() for name, tensor in weights.items()}
+            kinds = {name: tensor.dtype for name, tensor in weights.items()}
+            continue
+        if weights.keys() != total.keys() or any(weights[n].shape != total[n].shape for n in total):
+            raise UserError(
+                f"has other weights than {folders[0]}; average checkpoints of one run", file=folder
+            )
+        for name, tensor in weights.items():
+            total[name] += tensor.double()
+    return {name: (tensor / len(folders)).to(kinds[name]) for name, tensor in total.items()}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

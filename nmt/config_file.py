@@ -1,0 +1,243 @@
+"""Configurations as files: TOML in, TOML out, and the differences between two.
+
+`load_config` reads a file, applies ``--set section.key=value`` and presets, and answers every
+mistake with one line that names the file, the line and the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from nmt.config import DEFAULT_PRESET, MODEL_SECTIONS, PRESETS, SECTIONS, Config
+from nmt.errors import UserError
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration file and apply ``section.key=value`` overrides.
+
+    Raises:
+        UserError: the file is missing or not TOML, a key is unknown, a value is wrong.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError("no such configuration file; write one with `nmt init`", file=path) from None
+    except IsADirectoryError:
+        raise UserError("is a folder; name a configuration file", file=path) from None
+    except PermissionError:
+        raise UserError("cannot be read; check its permissions", file=path) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError("is not UTF-8 text; is it a configuration file?", file=path, line=line) from None
+    return _locate(parse_config(text, file=path, overrides=overrides), path.parent)
+
+
+def _locate(config: Config, folder: Path) -> Config:
+    """Corpus paths are relative to the working directory or, where nothing is there, to the file's folder."""
+
+    def locate(prefix: str) -> str:
+        beside = folder / prefix
+        return str(beside) if not _exists(Path(prefix)) and _exists(beside) else prefix
+
+    data = config.data
+    located = data.model_copy(
+        update={
+            "train": locate(data.train) if isinstance(data.train, str) else tuple(map(locate, data.train)),
+            "validation": locate(data.validation),
+            "test": locate(data.test) if isinstance(data.test, str) else tuple(map(locate, data.test)),
+        }
+    )
+    return config.model_copy(update={"data": located})
+
+
+def _exists(prefix: Path) -> bool:
+    return prefix.is_file() or any(prefix.parent.glob(f"{glob.escape(prefix.name)}.*"))
+
+
+def parse_config(text: str, *, file: str | Path = "config", overrides: Iterable[str] = ()) -> Config:
+    """As `load_config`, from a string; `file` names the source in errors."""
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = getattr(error, "lineno", None) or _line_in(str(error))
+        reason = str(error).split(" (at ")[0]
+        raise UserError(f"not valid TOML: {reason}; correct the line", file=file, line=line) from None
+    set_from: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        location, value = parse_override(override)
+        section, key = location
+        if not isinstance(values.setdefault(section, {}), dict):
+            raise UserError(f"{section} is a section; write [{section}]", file=file)
+        values[section][key] = value
+        set_from[location] = override
+    return _build(values, text, file, set_from)
+
+
+def parse_override(override: str) -> tuple[tuple[str, str], Any]:
+    """``training.seed=2`` -> (("training", "seed"), 2). A value that is not TOML is taken as a string."""
+    name, equals, raw = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise UserError(f"--set {override}: not of the form section.key=value; e.g. --set training.seed=2")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    return (section, key), value
+
+
+def _build(
+    values: dict[str, Any], text: str, file: str | Path, set_from: Mapping[tuple[str, ...], str]
+) -> Config:
+    """Validate; the first mistake, in the order of the file, becomes a UserError."""
+
+    def fail(message: str, location: Sequence[str] = ()) -> UserError:
+        if tuple(location) in set_from:
+            return UserError(f"--set {set_from[tuple(location)]}: {message}")
+        return UserError(message, file=file, line=_line_of(text, location))
+
+    values = dict(values)
+    for name, section in values.items():
+        known = [*SECTIONS, "model"]
+        if name not in known:
+            raise fail(f"unknown section [{name}]; {_suggest(name, known)}", (name,))
+        if not isinstance(section, dict):
+            raise fail(f"{name} is a section; write [{name}] on a line of its own", (name,))
+    if "data" not in values:
+        raise fail("no [data] section; say what to train on (data.train, data.validation and the languages)")
+
+    model = dict(values.get("model", {}))
+    architecture = model.setdefault("architecture", "transformer")
+    if architecture not in MODEL_SECTIONS:
+        raise fail(
+            f"model.architecture = {json.dumps(architecture, default=str)} is not known; "
+            f"{_suggest(str(architecture), list(MODEL_SECTIONS))}",
+            ("model", "architecture"),
+        )
+    for name, section in {**values, "model": model}.items():
+        fields = (SECTIONS.get(name) or MODEL_SECTIONS[architecture]).model_fields
+        for key in section:
+            if key not in fields:
+                raise fail(f"unknown key {name}.{key}; {_suggest(key, list(fields))}", (name, key))
+    presets = PRESETS[architecture]
+    preset = model.get("preset", DEFAULT_PRESET)
+    if preset not in presets:
+        raise fail(
+            f"model.preset = {json.dumps(preset, default=str)} is not known for {architecture}; "
+            f"{_suggest(str(preset), list(presets))}",
+            ("model", "preset"),
+        )
+    values["model"] = {**presets[preset], **model, "preset": preset}
+    if not values.get("tokenizer", {}).get("shared", True) and architecture == "transformer":
+        values["model"].setdefault("tie_embeddings", "target")  # separate vocabularies cannot share all
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        # The discriminator adds the architecture's tag to the location of a model key.
+        path = [str(part) for part in first["loc"] if part not in MODEL_SECTIONS]
+        if first["type"] == "missing":
+            raise fail(f"{'.'.join(path)} is missing; add it under [{path[0]}]", path[:1]) from None
+        if first["type"] == "value_error":
+            raise fail(str(first["ctx"]["error"]), _mentioned(str(first["ctx"]["error"]))) from None
+        given = json.dumps(first["input"], default=str)
+        location = path[:2]
+        if "[key]" in path or len(path) < 2:
+            raise fail(f"{'.'.join(path)} = {given}: {first['msg']}", location) from None
+        raise fail(f"{'.'.join(location)} = {given} is not valid; {_expectation(first)}", location) from None
+
+
+def _mentioned(message: str) -> Sequence[str]:
+    """The first section.key a message speaks of, to find its line."""
+    for word in message.split():
+        section, dot, key = word.strip(".,;=").partition(".")
+        if dot and (section in SECTIONS or section == "model"):
+            return (section, key)
+    return ()
+
+
+def _expectation(error: Any) -> str:
+    message = str(error["msg"])
+    return message.replace("Input should be", "it should be").replace("Value should", "it should")
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"known: {', '.join(known)}"
+
+
+def _line_in(message: str) -> int | None:
+    _, found, rest = message.partition("line ")
+    digits = rest.split(",")[0].split(")")[0].strip()
+    return int(digits) if found and digits.isdigit() else None
+
+
+def _line_of(text: str, location: Sequence[str]) -> int | None:
+    """Line of ``[section]`` or of ``key =`` inside it; tomllib keeps no positions."""
+    if not location:
+        return None
+    section_line = None
+    current = ""
+    for number, line in enumerate(text.split("\n"), start=1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            current = stripped.strip("[] \t").split("#")[0].strip().strip("]")
+            if current == location[0]:
+                section_line = section_line or number
+                if len(location) == 1:
+                    return number
+        name = stripped.partition("=")[0].strip().strip('"')
+        if "=" in stripped and len(location) > 1:
+            if current == location[0] and name == location[1]:
+                return number
+            if not current and name == ".".join(location[:2]):
+                return number
+    return section_line
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as TOML: every key, defaults included. `parse_config` reads it back."""
+    lines = []
+    for section, values in config.model_dump().items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return "[" + ", ".join(_toml(item) for item in value) + "]"
+
+
+def changed_keys(old: Config, new: Config) -> list[str]:
+    """``section.key: old -> new`` for every key that differs."""
+    before, after = old.model_dump(), new.model_dump()
+    rows = []
+    for section in before:
+        keys = dict.fromkeys([*before[section], *after[section]])
+        for key in keys:
+            a, b = before[section].get(key), after[section].get(key)
+            if a != b:
+                rows.append(f"{section}.{key}: {_show(a)} -> {_show(b)}")
+    return rows
+
+
+def _show(value: Any) -> str:
+    return "not set" if value is None else _toml(value)

@@ -1,0 +1,30 @@
+"""The one kind of error that is the user's to mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something in the user's input, configuration or data is wrong.
+
+    The command line prints it as one line, ``nmt: FILE:LINE: what is wrong; what to do``, and exits
+    with 2. `message` says what is wrong and, after a semicolon, what to do about it.
+
+    Args:
+        message: what is wrong; what to do. One line, no final full stop.
+        file: the file it is about, if any.
+        line: 1-based line in `file`, if known.
+    """
+
+    def __init__(self, message: str, *, file: str | Path | None = None, line: int | None = None):
+        self.message = " ".join(message.split())
+        self.file = None if file is None else str(file)
+        self.line = line
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        if self.file is None:
+            return self.message
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.message}"

@@ -1,0 +1,89 @@
+"""Scores by sacreBLEU, each with its signature and, on request, a 95 % bootstrap interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nmt.errors import UserError
+
+METRICS = ("bleu", "chrf", "ter")
+BOOTSTRAP_SAMPLES = 1000  # as sacreBLEU's own default for its confidence intervals
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number and all that is needed to get it again."""
+
+    metric: str  # BLEU, chrF2, TER
+    score: float
+    signature: str
+    confidence_low: float | None = None  # bounds of the 95 % interval
+    confidence_high: float | None = None
+
+
+def evaluate(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    metrics: Sequence[str] = METRICS,
+    tokenize: str | None = None,
+    lowercase: bool = False,
+    confidence: bool = False,
+) -> list[Score]:
+    """Corpus scores of one system.
+
+    Args:
+        references: one or more lists, each as long as `hypotheses`.
+        metrics: of "bleu", "chrf", "ter".
+        tokenize: sacreBLEU's tokenizer for BLEU; None is its default, 13a.
+        lowercase: compare without case (BLEU and chrF; TER is caseless by sacreBLEU's default).
+        confidence: add 95 % intervals by bootstrap resampling.
+
+    Raises:
+        UserError: the numbers of lines differ, or there are none.
+    """
+    if not hypotheses:
+        raise UserError("there are no lines to evaluate")
+    for number, reference in enumerate(references, start=1):
+        if len(reference) != len(hypotheses):
+            raise UserError(
+                f"reference {number} has {len(reference):,} lines and the translation "
+                f"{len(hypotheses):,}; give files that are parallel"
+            )
+    scores = []
+    for name in metrics:
+        metric = _metric(name, tokenize, lowercase)
+        samples = {"n_bootstrap": BOOTSTRAP_SAMPLES} if confidence else {}
+        result = metric.corpus_score(list(hypotheses), [list(r) for r in references], **samples)
+        low = high = None
+        if confidence:
+            low, high = result._mean - result._ci, result._mean + result._ci
+        scores.append(Score(result.name, result.score, str(metric.get_signature()), low, high))
+    return scores
+
+
+def bleu(hypotheses: Sequence[str], reference: Sequence[str]) -> float:
+    """BLEU of detokenised text with sacreBLEU's defaults, for validation."""
+    return evaluate(hypotheses, [reference], metrics=["bleu"])[0].score
+
+
+def perplexity(loss: float) -> float:
+    """exp of nats a token; infinite instead of an overflow."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def _metric(name: str, tokenize: str | None, lowercase: bool) -> Any:
+    from sacrebleu.metrics import BLEU, CHRF, TER
+
+    if name == "bleu":
+        if tokenize is not None and tokenize not in BLEU.TOKENIZERS:
+            raise UserError(
+                f"--tokenize {tokenize} is not one of sacreBLEU's: {', '.join(sorted(BLEU.TOKENIZERS))}"
+            )
+        return BLEU(tokenize=tokenize, lowercase=lowercase)
+    if name == "chrf":
+        return CHRF(lowercase=lowercase)
+    return TER()

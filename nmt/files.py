@@ -1,0 +1,90 @@
+"""Writing that cannot lose: beside, flushed, then renamed. A file or folder exists whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+_PARTIAL = ".partial-"
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Replace a file in one moment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}{_PARTIAL}{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder under a temporary name to write into; at the end its files are flushed and it is renamed.
+
+    An existing folder of that name is replaced. If the body raises, nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}{_PARTIAL}{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                descriptor = os.open(file, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        sync_folder(partial)
+        if path.exists():
+            remove_folder(path)
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that it is never seen half removed."""
+    doomed = path.with_name(f".{path.name}{_PARTIAL}{os.getpid()}-removed")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process left half written in `folder`."""
+    for leftover in folder.glob(f".*{_PARTIAL}*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` a relative symbolic link to `target`, replacing an earlier one in one moment."""
+    partial = link.with_name(f".{link.name}{_PARTIAL}{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(os.path.relpath(target, link.parent))
+    partial.replace(link)
+    sync_folder(link.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Flush the names in a folder, so that a rename survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,116 @@
+"""Cross-entropy with label smoothing, without ever holding all the logits.
+
+N positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Rows of logits held at once: few enough to stay in cache (256 x 8,000 float32 is 8 MB), enough for the
+# matrix products to run at full speed.
+CHUNK = 256
+
+
+def cross_entropy_sum(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    target_N: Tensor,
+    *,
+    smoothing: float = 0.0,
+    chunk: int = CHUNK,
+) -> tuple[Tensor, Tensor]:
+    """Output projection and cross-entropy in one, over chunks of positions.
+
+    The result equals ``F.cross_entropy(hidden @ weight.T + bias, target, label_smoothing=smoothing,
+    reduction="sum")``: the target distribution is ``(1 - smoothing)`` on the target plus ``smoothing``
+    spread evenly over the vocabulary (Szegedy et al. 2016, sec. 7). Sums, not means: the caller divides
+    once, so that accumulation and split batches give the same gradient.
+
+    Gradients are computed together with the loss, chunk by chunk, while the logits are in cache.
+
+    Returns:
+        The smoothed loss, which carries the gradient, and the loss without smoothing; both nats, summed.
+    """
+    apply: Any = _ChunkedCrossEntropy.apply
+    smoothed, plain = apply(hidden_ND, weight_VD, bias_V, target_N, smoothing, chunk)
+    return smoothed, plain
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        target_N: Tensor,
+        smoothing: float,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor]:
+        vocabulary = weight_VD.size(0)
+        needs_gradient = any(ctx.needs_input_grad[:3])
+        accumulate = torch.promote_types(hidden_ND.dtype, torch.float32)
+        smoothed = hidden_ND.new_zeros((), dtype=accumulate)
+        plain = hidden_ND.new_zeros((), dtype=accumulate)
+        if smoothing:  # the mean of a row of logits, without another pass over them
+            mean_weight = weight_VD.mean(dim=0)
+            mean_bias = 0.0 if bias_V is None else bias_V.mean()
+        if needs_gradient:
+            hidden_grad = torch.empty_like(hidden_ND)
+            weight_grad = torch.zeros_like(weight_VD, dtype=accumulate)
+            bias_grad = None if bias_V is None else torch.zeros_like(bias_V, dtype=accumulate)
+        for start in range(0, target_N.size(0), chunk):
+            rows = slice(start, start + chunk)
+            hidden, target = hidden_ND[rows], target_N[rows, None]
+            logits = (
+                hidden @ weight_VD.t() if bias_V is None else torch.addmm(bias_V, hidden, weight_VD.t())
+            ).to(accumulate)
+            at_target = logits.gather(1, target)
+            highest = logits.amax(dim=1, keepdim=True)
+            exponentials = logits.sub_(highest).exp_()
+            total = exponentials.sum(dim=1, keepdim=True)
+            log_total = total.log() + highest
+            plain_rows = log_total - at_target
+            plain += plain_rows.sum()
+            if smoothing:
+                # -sum_v q_v log p_v with q = (1 - smoothing) at the target + smoothing / V everywhere.
+                mean_logit = (hidden @ mean_weight)[:, None] + mean_bias
+                smoothed += ((1 - smoothing) * plain_rows + smoothing * (log_total - mean_logit)).sum()
+            if not needs_gradient:
+                continue
+            # d loss / d logits = p - q.
+            error = exponentials.div_(total)
+            if smoothing:
+                error -= smoothing / vocabulary
+            error.scatter_add_(1, target, torch.full_like(at_target, smoothing - 1.0))
+            error = error.to(hidden.dtype)
+            torch.mm(error, weight_VD, out=hidden_grad[rows])
+            if weight_grad.dtype == error.dtype:
+                weight_grad.addmm_(error.t(), hidden)
+            else:
+                weight_grad += error.t() @ hidden
+            if bias_grad is not None:
+                bias_grad += error.sum(dim=0)
+        if needs_gradient:
+            ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)
+        ctx.mark_non_differentiable(plain)
+        return (smoothed if smoothing else plain.clone()), plain
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors
+        return (
+            hidden_grad * grad.to(hidden_grad.dtype),
+            weight_grad * grad,
+            None if bias_grad is None else bias_grad * grad,
+            None,
+            None,
+            None,
+        )

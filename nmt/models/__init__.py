@@ -1,0 +1,33 @@
+"""The architectures. Configuration stops here: modules take plain keyword arguments."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nmt.config import ModelConfig
+from nmt.models.recurrent import Bahdanau
+from nmt.models.seam import Memory, Model, State
+from nmt.models.transformer import Transformer
+
+__all__ = ["Memory", "Model", "State", "build_model", "parameter_counts"]
+
+_CLASSES: dict[str, type[nn.Module]] = {"transformer": Transformer, "bahdanau": Bahdanau}
+
+
+def build_model(config: ModelConfig, source_vocabulary: int, target_vocabulary: int) -> nn.Module:
+    """The model of a configuration, freshly initialised from torch's global generator.
+
+    The result satisfies `nmt.models.seam.Model`.
+    """
+    sizes = config.model_dump(exclude={"architecture", "preset"})
+    return _CLASSES[config.architecture](
+        source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, **sizes
+    )
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """Trainable parameters by part, shared ones once; the key "total" is their sum."""
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    return {name: count for name, count in counts.items() if count} | {
+        "total": sum(p.numel() for p in model.parameters())
+    }

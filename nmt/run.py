@@ -1,0 +1,232 @@
+"""A run folder: its configuration, metrics, environment and checkpoints, and who may write to it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nmt import __version__
+from nmt.checkpoint import CONFIG, MANIFEST, read_manifest
+from nmt.config import Config
+from nmt.config_file import changed_keys, dump_config, load_config
+from nmt.errors import UserError
+from nmt.files import point, remove_folder, remove_partial, write_file
+
+METRICS = "metrics.jsonl"
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    folder: Path
+    step: int
+    scores: dict[str, float]
+    scheduled: bool  # False: written because training was interrupted
+
+
+class Run:
+    """A run folder that this process alone writes to, until `close`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.checkpoints_folder = folder / "checkpoints"
+        self._metrics: Any = None
+        self._lock: Any = None
+
+    @classmethod
+    def open(cls, folder: Path, config: Config, *, restart: bool = False) -> Run:
+        """Create a run, or continue one of the same configuration.
+
+        Args:
+            restart: move an existing run aside (DIR.old-1, DIR.old-2, ...) and begin anew.
+
+        Raises:
+            UserError: another process trains here, the folder is something else, or the configuration
+                changed (the message names the keys).
+        """
+        if folder.exists() and not folder.is_dir():
+            raise UserError("is a file; name a folder for the run with --run", file=folder)
+        if restart and folder.exists():
+            with cls(folder)._locked():
+                number = 1
+                while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
+                    number += 1
+                folder.rename(aside)
+        run = cls(folder)
+        run._create()
+        run._locked()
+        try:
+            run._begin_or_continue(config)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def _create(self) -> None:
+        try:
+            self.checkpoints_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot be created ({error.strerror}); choose another --run", file=self.folder
+            ) from None
+
+    def _locked(self) -> Run:
+        self._lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise UserError(
+                "another process is training here; wait for it, or choose another --run", file=self.folder
+            ) from None
+        return self
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin_or_continue(self, config: Config) -> None:
+        remove_partial(self.folder)
+        remove_partial(self.checkpoints_folder)
+        known = self.folder / CONFIG
+        if not known.exists():
+            foreign = [p.name for p in self.folder.iterdir() if p.name not in ("checkpoints", ".lock")]
+            if foreign or any(self.checkpoints_folder.iterdir()):
+                raise UserError(
+                    f"is not empty and not a run (it holds {', '.join(sorted(foreign)[:3]) or 'checkpoints'})"
+                    "; choose another --run",
+                    file=self.folder,
+                )
+            write_file(known, dump_config(config))
+            write_file(self.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            return
+        changes = changed_keys(load_config(known), config)
+        if changes:
+            raise UserError(
+                f"this run was begun with another configuration: {'; '.join(changes)}; use --run for a new "
+                "folder, or --restart to move this one aside and begin anew",
+                file=self.folder,
+            )
+
+    def close(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    # Metrics
+
+    def cut_metrics(self, size: int) -> None:
+        """Forget metrics logged after the checkpoint that training goes on from."""
+        file = self.folder / METRICS
+        with file.open("ab") as stream:
+            stream.truncate(size)
+
+    def log(self, event: dict[str, Any]) -> int:
+        """Append one object to the metrics, flushed; returns their size in bytes."""
+        if self._metrics is None:
+            self._metrics = (self.folder / METRICS).open("ab")
+        self._metrics.write((json.dumps(event) + "\n").encode())
+        self._metrics.flush()
+        return int(self._metrics.tell())
+
+    def sync_metrics(self) -> int:
+        """Flush the metrics to disk; returns their size in bytes."""
+        if self._metrics is None:
+            self._metrics = (self.folder / METRICS).open("ab")
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+        return int(self._metrics.tell())
+
+    # Checkpoints
+
+    def checkpoint_folder(self, step: int) -> Path:
+        return self.checkpoints_folder / f"{_PREFIX}{step:08d}"
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """All whole checkpoints, oldest first."""
+        return list_checkpoints(self.folder)
+
+    def keep(self, *, last: int, best: int, metric: str) -> None:
+        """Point `last` and `best`, then remove checkpoints that are neither among the last nor the best.
+
+        A checkpoint written at an interruption serves to continue from: the next scheduled one
+        replaces it, so that an interrupted run ends with the same checkpoints as any other.
+        """
+        found = self.checkpoints()
+        scheduled = [c for c in found if c.scheduled]
+        point(self.folder / "last", found[-1].folder)
+        ranked = rank(scheduled, metric)
+        if ranked:
+            point(self.folder / "best", ranked[0].folder)
+        kept = {c.folder for c in [*scheduled[-last:], *ranked[:best], found[-1]]}
+        for checkpoint in found:
+            if checkpoint.folder not in kept:
+                remove_folder(checkpoint.folder)
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """All whole checkpoints of a run folder, oldest first."""
+    found = []
+    for path in sorted((folder / "checkpoints").glob(f"{_PREFIX}*")):
+        if (path / MANIFEST).exists():
+            manifest = read_manifest(path)
+            found.append(
+                Checkpoint(
+                    path, manifest["step"], manifest.get("scores", {}), manifest.get("scheduled", True)
+                )
+            )
+    return found
+
+
+def rank(checkpoints: list[Checkpoint], metric: str) -> list[Checkpoint]:
+    """Best first by a validation metric; among equals the earlier."""
+    scored = [c for c in checkpoints if metric in c.scores]
+    return sorted(scored, key=lambda c: (-sign(metric) * c.scores[metric], c.step))
+
+
+def sign(metric: str) -> int:
+    """1 where more is better, -1 where less is."""
+    return 1 if metric == "bleu" else -1
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on beside the configuration."""
+    import numpy
+    import sacrebleu
+    import sentencepiece
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "nmt": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "sentencepiece": sentencepiece.__version__,
+        "sacrebleu": sacrebleu.__version__,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
+        "command": sys.argv,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n")
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

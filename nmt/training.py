@@ -1,0 +1,402 @@
+"""The training loop, visible: batches, loss, gradient, update, validation, checkpoint.
+
+Killed at any moment and started again, a run ends with the weights and metrics it would have had:
+batches are a function of (seed, epoch), dropout of (seed, step), and a checkpoint holds everything
+else. B sentences, S source length, T target length, N positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nmt.checkpoint import load_training_state, load_weights, save_model, set_weights, weights_of
+from nmt.config import Config
+from nmt.data.batches import Batch, plan_epoch, seeded
+from nmt.data.prepare import prepare, read_held_out
+from nmt.data.tokenizer import PAD
+from nmt.errors import UserError
+from nmt.evaluation import bleu, perplexity
+from nmt.examples import Examples
+from nmt.loss import cross_entropy_sum
+from nmt.models import build_model, parameter_counts
+from nmt.optimization import build_optimizer, learning_rate, set_learning_rate
+from nmt.run import Checkpoint, Run, sign
+from nmt.translator import Translator
+
+Event = dict[str, Any]
+Observer = Callable[[Event], None]
+
+
+@dataclass
+class Progress:
+    """Where training stands; all of it is in every checkpoint."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0  # next batch of the epoch
+    seconds: float = 0.0  # spent training, over all continuations
+    best_score: float | None = None
+    best_step: int = 0
+    validations_since_best: int = 0
+    finished: str = ""  # why, once it is
+    # Sums since the last logged step.
+    logged_loss: float = 0.0
+    logged_tokens: int = 0
+    logged_seconds: float = 0.0
+    metrics_size: int = 0  # bytes of metrics.jsonl that belong to this state
+
+
+@dataclass
+class Outcome:
+    reason: str  # why training stopped
+    step: int
+    best: Checkpoint | None
+    interrupted_by: int | None = None  # signal number
+
+
+class Interrupt:
+    """SIGINT and SIGTERM ask for a checkpoint and an end; a second SIGINT ends at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.signal == signal.SIGINT and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+def train(config: Config, run: Run, observe: Observer = lambda event: None) -> Outcome:
+    """Prepare what is not prepared, then train to the end or continue where the run stopped.
+
+    Args:
+        observe: called with every event: "status", "preflight", then those of metrics.jsonl.
+
+    Raises:
+        UserError: the data or configuration is wrong, or the loss is not finite.
+    """
+    with Interrupt() as interrupt:
+        trainer = Trainer(config, run, observe)
+        return trainer.train(interrupt)
+
+
+class Trainer:
+    """One process's training of one run."""
+
+    def __init__(self, config: Config, run: Run, observe: Observer):
+        self.config = config
+        self.settings = config.training
+        self.run = run
+        self.observe = observe
+        self.device = choose_device(self.settings.device)
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
+
+        # Read what can be wrong before anything slow begins.
+        self.validation_pairs = read_held_out(config.data, config.data.validation)
+        for prefix in config.data.test_prefixes:
+            read_held_out(config.data, prefix)
+        self.data = prepare(
+            config, run.folder.parent / "prepared", lambda text: observe({"event": "status", "text": text})
+        )
+        torch.manual_seed(derived_seed(self.settings.seed, "initialize"))
+        self.model: Any = build_model(
+            config.model, len(self.data.source_tokenizer), len(self.data.target_tokenizer)
+        ).to(self.device)
+        self.optimizer = build_optimizer(self.model, self.settings)
+        self.progress = Progress()
+        self._examples_of_epoch: tuple[int, Examples] | None = None
+        self.validation = Examples.of_pairs(self.validation_pairs, self.data)
+
+    def train(self, interrupt: Interrupt) -> Outcome:
+        self._resume()
+        progress, settings = self.progress, self.settings
+        self.observe(self._preflight())
+        clock = time.perf_counter()
+        while not progress.finished:
+            self._step()
+            now = time.perf_counter()
+            progress.seconds += now - clock
+            progress.logged_seconds += now - clock
+            clock = now
+            if progress.step % settings.log_every == 0:
+                self._log_training()
+            last = progress.step >= settings.max_steps
+            if progress.step % settings.validate_every == 0 or last:
+                scores = self._validate()
+                if last:
+                    progress.finished = f"{settings.max_steps:,} steps done"
+                elif settings.patience and progress.validations_since_best >= settings.patience:
+                    progress.finished = (
+                        f"{settings.metric} did not improve in {settings.patience} validations; "
+                        f"the best was at step {progress.best_step:,}"
+                    )
+                now = time.perf_counter()
+                progress.seconds += now - clock
+                clock = now
+                self._save(scores, scheduled=True)
+                clock = time.perf_counter()
+            if interrupt.signal is not None and not progress.finished:
+                newest = self.run.checkpoints()
+                if not newest or newest[-1].step < progress.step:
+                    self._save({}, scheduled=False)
+                return self._outcome("interrupted; run the same command to continue", interrupt.signal)
+        return self._outcome(progress.finished)
+
+    # One step
+
+    def _step(self) -> None:
+        """One update: gradients of the sum over `accumulation` batches, divided by their target tokens."""
+        progress, settings = self.progress, self.settings
+        torch.manual_seed(derived_seed(settings.seed, "dropout", progress.step))
+        batches = [self._next_batch() for _ in range(settings.accumulation)]
+        tokens = sum(int((batch.target_output_BT != PAD).sum()) for batch in batches)
+        self.model.train()
+        loss_sum = 0.0
+        for batch in batches:
+            smoothed, plain = self._loss(batch, settings.label_smoothing)
+            (smoothed / tokens).backward()  # type: ignore[no-untyped-call]
+            loss_sum += plain.item()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf).item()
+        if not (math.isfinite(loss_sum) and math.isfinite(norm)):
+            raise UserError(
+                f"loss or gradient is not finite in step {progress.step + 1:,}; lower "
+                "training.learning_rate, lengthen training.warmup_steps or set training.clip_norm = 1.0 "
+                f"({self._whereabouts()})"
+            )
+        progress.step += 1
+        self.rate = learning_rate(progress.step, settings)
+        set_learning_rate(self.optimizer, self.rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.gradient_norm = norm
+        progress.logged_loss += loss_sum
+        progress.logged_tokens += tokens
+
+    def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
+        """Summed over the target tokens of a batch: the loss to minimise, and without smoothing."""
+        source_BS = torch.from_numpy(batch.source_BS).to(self.device)
+        input_BT = torch.from_numpy(batch.target_input_BT).to(self.device)
+        output_BT = torch.from_numpy(batch.target_output_BT).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            memory = self.model.encode(source_BS, source_BS != PAD)
+            hidden_BTD = self.model.decode(input_BT, memory)
+            is_token_BT = output_BT != PAD
+            output = self.model.embeddings.output
+            hidden_ND = hidden_BTD[is_token_BT]
+            weight_VD, bias_V = output.weight, output.bias
+            if self.settings.precision == "bfloat16":
+                hidden_ND, weight_VD = hidden_ND.bfloat16(), weight_VD.bfloat16()
+                bias_V = None if bias_V is None else bias_V.bfloat16()
+        return cross_entropy_sum(hidden_ND, weight_VD, bias_V, output_BT[is_token_BT], smoothing=smoothing)
+
+    def _next_batch(self) -> Batch:
+        """The batch at (epoch, batch) of the progress, which then points to the next one."""
+        progress = self.progress
+        examples = self._examples(progress.epoch)
+        batch = examples.batch(examples.plan[progress.batch])
+        progress.batch += 1
+        if progress.batch == len(examples.plan):
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+        return batch
+
+    def _examples(self, epoch: int) -> Examples:
+        """The training examples as segmented and ordered in this epoch."""
+        if self._examples_of_epoch is None or self._examples_of_epoch[0] != epoch:
+            data, settings = self.data, self.settings
+            source: Sequence[Any] = data.source
+            target: Sequence[Any] = data.target
+            lengths = (data.source.lengths, data.target.lengths)
+            if self.config.tokenizer.sampling:
+                source, target = data.sampled(self.config.tokenizer.sampling, settings.seed, epoch)
+                lengths = (np.array([len(s) for s in source]), np.array([len(t) for t in target]))
+            plan = plan_epoch(
+                lengths[0] + 1,  # end of sentence
+                lengths[1] + 1,
+                batch_tokens=settings.batch_tokens,
+                seed=settings.seed,
+                epoch=epoch,
+            )
+            self._examples_of_epoch = (epoch, Examples(source, target, plan))
+        return self._examples_of_epoch[1]
+
+    # Validation
+
+    def _validate(self) -> dict[str, float]:
+        progress, settings = self.progress, self.settings
+        began = time.perf_counter()
+        self.model.eval()
+        with torch.inference_mode():
+            total, tokens = 0.0, 0
+            for batch in self.validation.batches():
+                total += self._loss(batch, 0.0)[1].item()
+                tokens += int((batch.target_output_BT != PAD).sum())
+        search = self.config.search.model_copy(update={"beam_size": settings.validation_beam_size})
+        translator = Translator(self.model, self.data.source_tokenizer, self.data.target_tokenizer, search)
+        hypotheses = [t.text for t in translator.translate([source for source, _ in self.validation_pairs])]
+        loss = total / tokens
+        scores = {
+            "loss": loss,
+            "perplexity": perplexity(loss),
+            "bleu": bleu(hypotheses, [target for _, target in self.validation_pairs]),
+        }
+        score = scores[settings.metric]
+        better = progress.best_score is None or sign(settings.metric) * (score - progress.best_score) > 0
+        if better:
+            progress.best_score, progress.best_step = score, progress.step
+        progress.validations_since_best = 0 if better else progress.validations_since_best + 1
+        self._log(
+            {
+                "event": "validation",
+                **scores,
+                "best": better,
+                "validation_seconds": round(time.perf_counter() - began, 3),
+            }
+        )
+        return scores
+
+    # Files
+
+    def _log_training(self) -> None:
+        progress = self.progress
+        event = {
+            "event": "train",
+            "loss": progress.logged_loss / progress.logged_tokens,
+            "learning_rate": self.rate,
+            "gradient_norm": self.gradient_norm,
+            "target_tokens_per_second": round(progress.logged_tokens / progress.logged_seconds, 1),
+        }
+        progress.logged_loss, progress.logged_tokens, progress.logged_seconds = 0.0, 0, 0.0
+        self._log(event)
+
+    def _log(self, event: Event) -> None:
+        progress = self.progress
+        name = event.pop("event")
+        place = {"step": progress.step, "epoch": progress.epoch, "seconds": round(progress.seconds, 3)}
+        event = {"event": name, **place, **event}
+        self.run.log(event)
+        self.observe(event)
+
+    def _save(self, scores: dict[str, float], *, scheduled: bool) -> None:
+        progress, settings = self.progress, self.settings
+        folder = self.run.checkpoint_folder(progress.step)
+        if scheduled:
+            self._log({"event": "checkpoint", "checkpoint": folder.name})
+        progress.metrics_size = self.run.sync_metrics()
+        try:
+            save_model(
+                folder,
+                weights_of(self.model),
+                self.config,
+                self.data.source_tokenizer,
+                self.data.target_tokenizer,
+                {
+                    "step": progress.step,
+                    "scores": scores,
+                    "scheduled": scheduled,
+                    "train_seconds": round(progress.seconds, 1),
+                    "training_data": self.data.manifest["training_data"],
+                },
+                {"progress": asdict(progress), "optimizer": self.optimizer.state_dict()},
+            )
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror}; the checkpoint was not written, {self._whereabouts()}",
+                str(folder),
+            ) from error
+        self.run.keep(last=settings.keep_last, best=settings.keep_best, metric=settings.metric)
+
+    def _resume(self) -> None:
+        """Continue from the newest whole checkpoint, or begin."""
+        found = self.run.checkpoints()
+        if not found:
+            self.run.cut_metrics(0)
+            return
+        folder = found[-1].folder
+        state = load_training_state(folder)
+        set_weights(self.model, load_weights(folder), folder)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        self.run.cut_metrics(self.progress.metrics_size)
+        # What was killed between writing a checkpoint and tidying up after it is done now.
+        self.run.keep(last=self.settings.keep_last, best=self.settings.keep_best, metric=self.settings.metric)
+
+    def _outcome(self, reason: str, interrupted_by: int | None = None) -> Outcome:
+        best = [c for c in self.run.checkpoints() if c.step == self.progress.best_step]
+        return Outcome(reason, self.progress.step, best[0] if best else None, interrupted_by)
+
+    def _whereabouts(self) -> str:
+        found = self.run.checkpoints()
+        if not found:
+            return "there is no checkpoint yet"
+        return f"the last checkpoint is {found[-1].folder}"
+
+    def _preflight(self) -> Event:
+        """What is about to be trained, on what, at what cost."""
+        plan = self._examples(self.progress.epoch)
+        manifest = self.data.manifest
+        counts = parameter_counts(self.model)
+        padded, used = plan.padding()
+        return {
+            "event": "preflight",
+            "lines": manifest["lines"],
+            "kept": manifest["kept"],
+            "dropped": manifest["dropped"],
+            "source_tokens": manifest["source_tokens"],
+            "target_tokens": manifest["target_tokens"],
+            "validation_lines": len(self.validation_pairs),
+            "source_vocabulary": len(self.data.source_tokenizer),
+            "target_vocabulary": len(self.data.target_tokenizer),
+            "parameters": counts,
+            # Weights, gradients and Adam's two moments, float32.
+            "model_bytes": counts["total"] * 16,
+            "batches_an_epoch": len(plan.plan),
+            "padding": 1 - used / padded,
+            "steps": self.settings.max_steps,
+            "epochs": self.settings.max_steps * self.settings.accumulation / len(plan.plan),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "precision": self.settings.precision,
+            "continues_from": self.progress.step,
+            "finished": self.progress.finished,
+            "run": str(self.run.folder),
+        }
+
+
+def derived_seed(seed: int, *purpose: int | str) -> int:
+    """A torch seed for one purpose."""
+    return int(seeded(seed, *purpose).integers(2**62))
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is the GPU where there is one. UserError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"device {name} is not available on this machine; use cpu or auto") from None
+    return device

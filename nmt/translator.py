@@ -1,0 +1,210 @@
+"""Text in, text out: one translation a line, in order, whatever the lines hold.
+
+B sentences, S source length, K hypotheses, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nmt.checkpoint import LoadedModel
+from nmt.config import SearchConfig
+from nmt.data.batches import cut, pad
+from nmt.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from nmt.search import Hypothesis, beam_search
+
+# Lines translated together: enough to fill batches of equal lengths, few enough to keep memory flat.
+CHUNK_LINES = 2000
+_SENTENCE_END = frozenset(".!?。！？…")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One translation of a line. Scores of a line that was split are the sums over its parts."""
+
+    text: str
+    score: float
+    log_probability: float
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """The translations of one line, best first; a blank line has one, empty."""
+
+    candidates: tuple[Candidate, ...]
+    parts: int = 1  # more where the line was longer than the model can take
+
+    @property
+    def text(self) -> str:
+        return self.candidates[0].text
+
+
+class Translator:
+    """A model and how to search with it."""
+
+    def __init__(
+        self,
+        model: Any,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        search: SearchConfig,
+        *,
+        n_best: int = 1,
+    ):
+        """`model` is an nmt.models.Model in evaluation mode, on its device."""
+        self.model = model
+        self.source_tokenizer = source_tokenizer
+        self.target_tokenizer = target_tokenizer
+        self.search = search
+        self.n_best = n_best
+        self.device = next(model.parameters()).device
+        positions = [table.num_embeddings for table in _position_tables(model)]
+        self.most_positions = min(positions, default=None)
+        self.most_source_tokens = min(search.max_source_tokens, *(n - 1 for n in positions), 1 << 30)
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, search: SearchConfig | None = None, *, n_best: int = 1) -> Translator:
+        return cls(
+            loaded.model,
+            loaded.source_tokenizer,
+            loaded.target_tokenizer,
+            search or loaded.config.search,
+            n_best=n_best,
+        )
+
+    def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
+        """One translation for each line, in order. Lines are taken `CHUNK_LINES` at a time."""
+        chunk: list[str] = []
+        for line in lines:
+            chunk.append(line)
+            if len(chunk) == CHUNK_LINES:
+                yield from self.translate_all(chunk)
+                chunk = []
+        yield from self.translate_all(chunk)
+
+    def translate_all(self, lines: Sequence[str]) -> list[Translation]:
+        """Translate lines together, in batches of similar length."""
+        parts: list[list[int]] = []
+        parts_of: list[range] = []
+        encoded = self.source_tokenizer.encode_all(lines)
+        for line, ids in zip(lines, encoded, strict=True):
+            first = len(parts)
+            if line.strip() and ids:
+                parts += split_long(ids, self.source_tokenizer, self.most_source_tokens)
+            parts_of.append(range(first, len(parts)))
+        found = self.translate_ids(parts)
+        return [self._join([found[i] for i in span]) for span in parts_of]
+
+    def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
+        """The n best hypotheses of each source (token ids without end of sentence)."""
+        result: list[list[Hypothesis]] = [[] for _ in sources]
+        # Longest first: if memory runs out it does so at once.
+        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+        lengths = np.array([len(sources[i]) + 1 for i in order])
+        for start, end in cut(lengths, self.search.batch_tokens):
+            batch = order[start:end]
+            for index, hypotheses in zip(batch, self._search([sources[i] for i in batch]), strict=True):
+                result[index] = hypotheses
+        return result
+
+    @torch.inference_mode()
+    def _search(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
+        source_BS = torch.from_numpy(pad([[*source, EOS] for source in sources], PAD)).to(self.device)
+        memory = self.model.encode(source_BS, source_BS != PAD)
+        most = [
+            int(self.search.max_length_factor * (len(source) + 1)) + self.search.max_length_offset
+            for source in sources
+        ]
+        if self.most_positions is not None:
+            most = [min(length, self.most_positions) for length in most]
+        forbidden = [PAD, BOS] if self.target_tokenizer.word_level else [PAD, BOS, UNK]
+        return beam_search(
+            self._step,
+            Decoding(memory, self.model.start(memory)),
+            most,
+            beam_size=self.search.beam_size,
+            begin=BOS,
+            end=EOS,
+            alpha=self.search.length_penalty,
+            n_best=self.n_best,
+            forbidden=forbidden,
+            device=self.device,
+        )
+
+    def _step(self, token_BK: Tensor, decoding: Decoding) -> tuple[Tensor, Decoding]:
+        hidden_BKD, state = self.model.step(token_BK, decoding.memory, decoding.state)
+        logits_BKV = self.model.project(hidden_BKD).float()
+        return logits_BKV.log_softmax(dim=-1), Decoding(decoding.memory, state)
+
+    def _join(self, parts: Sequence[Sequence[Hypothesis]]) -> Translation:
+        """The line's translation from the hypotheses of its parts; the n-th best joins the n-th bests."""
+        if not parts:
+            return Translation((Candidate("", 0.0, 0.0, ()),))
+        candidates = []
+        for rank in range(max(map(len, parts))):
+            chosen = [part[min(rank, len(part) - 1)] for part in parts]
+            texts = [self.target_tokenizer.decode(hypothesis.tokens) for hypothesis in chosen]
+            candidates.append(
+                Candidate(
+                    _one_line(" ".join(texts)),
+                    sum(hypothesis.score for hypothesis in chosen),
+                    sum(hypothesis.log_probability for hypothesis in chosen),
+                    tuple(p for h in chosen for p in self.target_tokenizer.pieces(h.tokens)),
+                )
+            )
+        return Translation(tuple(candidates), len(parts))
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The state of search: what the decoder reads and what it remembers."""
+
+    memory: Any
+    state: Any
+
+    def select(self, beam_BK: Tensor) -> Decoding:
+        return Decoding(self.memory, self.state.select(beam_BK))
+
+    def keep(self, sentences_B: Tensor) -> Decoding:
+        return Decoding(self.memory.keep(sentences_B), self.state.keep(sentences_B))
+
+
+def split_long(ids: Sequence[int], tokenizer: Tokenizer, most: int) -> list[list[int]]:
+    """Cut a sentence of more than `most` tokens into parts that fit.
+
+    Each cut is in the second half of what fits: after the last sentence end there is, else before
+    the last word, else anywhere. The parts together are the sentence.
+    """
+    parts = []
+    rest = list(ids)
+    while len(rest) > most:
+        pieces = tokenizer.pieces(rest[: most + 1])
+        # A cut at i begins the next part with token i.
+        places = range(most, most // 2, -1)
+        begins_word = [i for i in places if pieces[i].startswith("\u2581") or tokenizer.word_level]
+        after_end = [i for i in begins_word if pieces[i - 1][-1:] in _SENTENCE_END]
+        place = next(iter(after_end or begins_word), most)
+        parts.append(rest[:place])
+        rest = rest[place:]
+    return [*parts, rest]
+
+
+def _one_line(text: str) -> str:
+    """Text that a byte token could have broken into lines, as one."""
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+def _position_tables(model: torch.nn.Module) -> list[torch.nn.Embedding]:
+    """Learned position tables, which bound the length of a sentence."""
+    return [
+        module.table
+        for module in model.modules()
+        if isinstance(getattr(module, "table", None), torch.nn.Embedding)
+    ]
