@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from nmt.config import Config, DataConfig
 from nmt.data.batches import Lengths, seeded
-from nmt.data.filter import Dropper, Filter, HeldOut
 from nmt.data.corpus import find_side, is_tsv, read_parallel, sha256_of
+from nmt.data.filter import Dropper, Filter, HeldOut
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import UserError
 from nmt.files import new_folder, remove_partial

@@ -73,8 +73,8 @@ def save_model(
         if training_state is not None:
             torch.save(dict(training_state), partial / TRAINING_STATE)
         sums = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
-        content = {"format": FORMAT, "nmt": __version__, **manifest, "files": sums}
-        (partial / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        whole = {"format": FORMAT, "nmt": __version__, **manifest, "files": sums}
+        (partial / MANIFEST).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
 def find_model(path: Path) -> Path:

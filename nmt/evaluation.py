@@ -76,7 +76,9 @@ def perplexity(loss: float) -> float:
 
 
 def _metric(name: str, tokenize: str | None, lowercase: bool) -> Any:
-    from sacrebleu.metrics import BLEU, CHRF, TER
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.ter import TER
 
     if name == "bleu":
         if tokenize is not None and tokenize not in BLEU.TOKENIZERS:

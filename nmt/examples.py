@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from nmt.data.batches import Batch, Lengths, cut, pad
-from nmt.data.prepare import Pairs, TrainingData
+from nmt.data.prepare import Pairs, TokenFile, TrainingData
 from nmt.data.tokenizer import BOS, EOS, PAD
+
+Sentences = TokenFile | Sequence[Sequence[int]]
 
 
 @dataclass
 class Examples:
     """Sentence pairs as ids, and which of them form each batch."""
 
-    source: Sequence[Any]
-    target: Sequence[Any]
+    source: Sentences
+    target: Sentences
     plan: list[Lengths] = field(default_factory=list)
 
     @classmethod

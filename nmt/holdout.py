@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt.data.batches import seeded
-from nmt.data.corpus import STANDARD_INPUT, find_side, is_tsv, read_parallel, read_parallel_files
+from nmt.data.corpus import STANDARD_INPUT, find_side, is_tsv, read_parallel_files
 from nmt.data.filter import Filter, reason_to_drop
 from nmt.errors import UserError
-from nmt.files import new_folder
+from nmt.files import new_folder, remove_folder, write_file
 
 Pairs = list[tuple[str, str]]
 
@@ -29,6 +29,7 @@ FEWEST_PAIRS = 200  # usable ones, below which there is nothing to learn from
 MOST_REMOVED = 0.1
 
 _LANGUAGE = re.compile(r"[A-Za-z][A-Za-z0-9_@-]{0,31}")
+_PART = re.compile(rf"(train|{'|'.join(HELD_OUT)})\.{_LANGUAGE.pattern}")
 _NOT_LANGUAGES = (
     "gz",
     "txt",
@@ -70,18 +71,14 @@ class Split:
     removed: int  # pairs in none, for they repeat a line of a validation or test set
 
 
-def read_corpus(
-    source: Path, target: Path, source_language: str | None = None, target_language: str | None = None
-) -> Corpus:
-    """Read two aligned files whole; languages that are not given come from the suffixes.
+def read_corpus(source: Path, target: Path, languages: tuple[str, str]) -> Corpus:
+    """Read two aligned files whole.
 
     Raises:
-        UserError: the files are one, cannot be read, are empty, misaligned or not UTF-8, or the
-            languages are one.
+        UserError: the files are one, cannot be read, are empty, misaligned or not UTF-8.
     """
-    if source.exists() and target.exists() and source.samefile(target):
+    if _same(source, target):
         raise UserError("given as source and as target; give two files, one a language", file=source)
-    languages = languages_of(source, target, source_language, target_language)
     return Corpus(source, target, *languages, list(read_parallel_files(source, target)))
 
 
@@ -116,6 +113,20 @@ def _suffix(path: Path) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a corpus are, or will be."""
+
+    train: str
+    validation: str
+    test: str
+    languages: tuple[str, str]
+    written: dict[str, Pairs]  # parts to write into `folder`; none where the user's files serve in place
+    folder: Path
+    held_out: dict[str, int]  # pairs of each set that was split off
+    overlap: int  # pairs of `train` in place that repeat a line of a given set
+
+
 def prefix_of(corpus: Corpus) -> str | None:
     """The PREFIX under which the toolkit finds exactly the two files of a corpus, if there is one."""
     prefixes = set()
@@ -132,9 +143,13 @@ def prefix_of(corpus: Corpus) -> str | None:
     return prefix if found == [corpus.source, corpus.target] else None
 
 
-def read_given(prefix: str, corpus: Corpus) -> Pairs:
-    """A validation or test set of the user's; UserError as `read_parallel`."""
-    return list(read_parallel(prefix, *corpus.languages))
+def given_files(prefixes: Iterable[str], languages: tuple[str, str]) -> list[Path]:
+    """The files of validation and test sets; UserError where one is missing."""
+    return [
+        Path(prefix) if is_tsv(prefix) else find_side(prefix, language)
+        for prefix in prefixes
+        for language in languages
+    ]
 
 
 def held_out_size(usable: int) -> int:
@@ -246,7 +261,7 @@ def data_folder(config: Path) -> Path:
     return config.with_name(f"{config.stem}-data")
 
 
-def check_place(config: Path, inputs: Iterable[Path], languages: tuple[str, str], *, force: bool) -> None:
+def check_place(config: Path, inputs: Iterable[Path], *, force: bool) -> None:
     """See to it that nothing of the user's is overwritten.
 
     Raises:
@@ -272,8 +287,7 @@ def check_place(config: Path, inputs: Iterable[Path], languages: tuple[str, str]
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UserError("is not a folder of ours; move it, or name another configuration", file=folder)
     if folder.is_dir():
-        parts = {f"{part}.{language}" for part in ("train", *HELD_OUT) for language in languages}
-        foreign = sorted({entry.name for entry in folder.iterdir()} - parts)
+        foreign = sorted(entry.name for entry in folder.iterdir() if not _PART.fullmatch(entry.name))
         if foreign:
             raise UserError(
                 f"holds what --force would remove ({', '.join(foreign[:3])}); move it, or name another "
@@ -293,14 +307,52 @@ def _same(path: Path, other: Path) -> bool:
     return path.exists() and other.exists() and path.samefile(other)
 
 
-def write_parts(folder: Path, parts: Mapping[str, Pairs], languages: tuple[str, str]) -> None:
-    """Write PART.LANGUAGE for each part; `folder` appears whole or not at all."""
-    with new_folder(folder) as partial:
-        for part, pairs in parts.items():
-            for side, language in enumerate(languages):
-                with (partial / f"{part}.{language}").open("wb") as file:
-                    for number, pair in enumerate(pairs):
-                        file.write(_as_line(pair[side], first=number == 0))
+def lay_out(config: Path, corpus: Corpus, given: Mapping[str, str], split: Split) -> Layout:
+    """Decide what is written where: nothing, if both sets were given and the corpus has a PREFIX.
+
+    Args:
+        given: the PREFIX of "validation" and "test", where the user has them.
+    """
+    folder = data_folder(config)
+    in_place = None if split.held_out else prefix_of(corpus)
+    return Layout(
+        in_place or str(folder / "train"),
+        given.get("validation") or str(folder / "validation"),
+        given.get("test") or str(folder / "test"),
+        corpus.languages,
+        {} if in_place else {"train": split.train, **split.held_out},
+        folder,
+        {name: len(pairs) for name, pairs in split.held_out.items()},
+        split.removed if in_place else 0,
+    )
+
+
+def write_all(config: Path, text: str, layout: Layout) -> None:
+    """Write the parts, then the configuration: where that exists, all it names exists.
+
+    Raises:
+        UserError: something cannot be written.
+    """
+    try:
+        if layout.written:
+            with new_folder(layout.folder) as partial:
+                _write_parts(partial, layout)
+        write_file(config, text)
+    except OSError as error:
+        if layout.written and layout.folder.is_dir():
+            remove_folder(layout.folder)
+        raise UserError(
+            f"cannot be written ({error.strerror}); name another place for the configuration",
+            file=error.filename or config,
+        ) from None
+
+
+def _write_parts(folder: Path, layout: Layout) -> None:
+    for part, pairs in layout.written.items():
+        for side, language in enumerate(layout.languages):
+            with (folder / f"{part}.{language}").open("wb") as file:
+                for number, pair in enumerate(pairs):
+                    file.write(_as_line(pair[side], first=number == 0))
 
 
 def _as_line(text: str, *, first: bool) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,9 +26,7 @@ class SearchState(Protocol):
         ...
 
 
-# From the last token of each hypothesis and a state to log-probabilities (B, K, V) and the next state.
-# The result may be overwritten. The number of hypotheses may grow from call to call (the first has one).
-Step = Callable[[Tensor, SearchState], tuple[Tensor, SearchState]]
+StateT = TypeVar("StateT", bound=SearchState)
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ def length_penalty(length: int, alpha: float) -> float:
 
 
 def beam_search(
-    step: Step,
-    state: SearchState,
+    step: Callable[[Tensor, StateT], tuple[Tensor, StateT]],
+    state: StateT,
     max_lengths: Sequence[int],
     *,
     beam_size: int,
@@ -67,7 +65,8 @@ def beam_search(
     sentences of the batch. With one place this is greedy search.
 
     Args:
-        step: from tokens (B, K) and state to log-probabilities (B, K, V) and the next state.
+        step: from the last tokens (B, K) and a state to log-probabilities (B, K, V), which may be
+            overwritten, and the next state. K is 1 in the first call, then `beam_size`.
         state: the state before the first token, with one hypothesis a sentence.
         max_lengths: for each sentence the most tokens of a hypothesis, `end` included: what is
             unfinished there is ended there.

@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from nmt.data.prepare import prepare, read_held_out
 from nmt.data.tokenizer import PAD
 from nmt.errors import UserError
 from nmt.evaluation import bleu, perplexity
-from nmt.examples import Examples
+from nmt.examples import Examples, Sentences
 from nmt.loss import cross_entropy_sum
 from nmt.models import build_model, parameter_counts
 from nmt.optimization import build_optimizer, learning_rate, set_learning_rate
@@ -225,8 +225,8 @@ class Trainer:
         """The training examples as segmented and ordered in this epoch."""
         if self._examples_of_epoch is None or self._examples_of_epoch[0] != epoch:
             data, settings = self.data, self.settings
-            source: Sequence[Any] = data.source
-            target: Sequence[Any] = data.target
+            source: Sentences = data.source
+            target: Sentences = data.target
             lengths = (data.source.lengths, data.target.lengths)
             if self.config.tokenizer.sampling:
                 source, target = data.sampled(self.config.tokenizer.sampling, settings.seed, epoch)

@@ -203,8 +203,5 @@ def _one_line(text: str) -> str:
 
 def _position_tables(model: torch.nn.Module) -> list[torch.nn.Embedding]:
     """Learned position tables, which bound the length of a sentence."""
-    return [
-        module.table
-        for module in model.modules()
-        if isinstance(getattr(module, "table", None), torch.nn.Embedding)
-    ]
+    tables = (getattr(module, "table", None) for module in model.modules())
+    return [table for table in tables if isinstance(table, torch.nn.Embedding)]

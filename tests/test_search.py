@@ -75,23 +75,21 @@ class TableState:
         return replace(self, prefix_BK=self.prefix_BK.gather(1, beam_BK))
 
     def keep(self, sentences_B: Tensor) -> TableState:
-        return replace(
-            self, sentence_B=self.sentence_B[sentences_B], prefix_BK=self.prefix_BK[sentences_B]
-        )
+        return replace(self, sentence_B=self.sentence_B[sentences_B], prefix_BK=self.prefix_BK[sentences_B])
 
 
 def search(
     table: Table, sentences: list[int], max_lengths: list[int], **options: Any
 ) -> list[list[Hypothesis]]:
-    return beam_search(
-        table.step, TableState.of(sentences), max_lengths, begin=BEGIN, end=END, **options
-    )
+    return beam_search(table.step, TableState.of(sentences), max_lengths, begin=BEGIN, end=END, **options)
 
 
 # --- plain readings ----------------------------------------------------------------------------------------
 
 
-def enumerate_all(table: Table, sentence: int, longest: int, forbidden: set[int]) -> dict[tuple[int, ...], float]:
+def enumerate_all(
+    table: Table, sentence: int, longest: int, forbidden: set[int]
+) -> dict[tuple[int, ...], float]:
     """Every translation of at most `longest` tokens, `END` included, with its log-probability."""
     number_of = {(): 0}
     rows: npt.NDArray[np.float64] = table.log_probs_BPV[sentence].numpy()
@@ -148,13 +146,13 @@ def plain_beam(
 
 
 def ranked(found: dict[tuple[int, ...], float], alpha: float) -> list[tuple[tuple[int, ...], float, float]]:
-    rows = [(tokens, total, total / length_penalty(len(tokens) + 1, alpha)) for tokens, total in found.items()]
+    rows = [
+        (tokens, total, total / length_penalty(len(tokens) + 1, alpha)) for tokens, total in found.items()
+    ]
     return sorted(rows, key=lambda row: -row[2])
 
 
-def assert_same(
-    found: list[Hypothesis], expected: list[tuple[tuple[int, ...], float, float]]
-) -> None:
+def assert_same(found: list[Hypothesis], expected: list[tuple[tuple[int, ...], float, float]]) -> None:
     assert [h.tokens for h in found] == [tokens for tokens, _, _ in expected]
     for hypothesis, (_, total, score) in zip(found, expected, strict=True):
         assert hypothesis.log_probability == pytest.approx(total, rel=1e-12)
@@ -226,9 +224,7 @@ def test_a_small_beam_is_the_plain_algorithm(alpha: float) -> None:
 def test_beam_of_one_is_greedy(alpha: float) -> None:
     for seed in range(40):
         table, sentences, max_lengths, forbidden = random_case(seed, places=10_000)
-        found = search(
-            table, sentences, max_lengths, beam_size=1, alpha=alpha, forbidden=sorted(forbidden)
-        )
+        found = search(table, sentences, max_lengths, beam_size=1, alpha=alpha, forbidden=sorted(forbidden))
         for sentence, own in enumerate(found):
             assert [h.tokens for h in own] == [greedy(table, sentence, max_lengths[sentence], forbidden)]
 

@@ -93,9 +93,7 @@ def torch_gru(weights: dict[str, Array], inputs: list[Array], suffix: str) -> li
     return states
 
 
-def decode(
-    model: Bahdanau, source: list[int], target: list[int]
-) -> tuple[Array, Array, Array]:
+def decode(model: Bahdanau, source: list[int], target: list[int]) -> tuple[Array, Array, Array]:
     """Deep output, logits and attention weights of one sentence."""
     weights = arrays(model)
 

@@ -184,7 +184,11 @@ class Reference:
         width = x_TD.shape[1]
         narrow = width // self.heads
         matrix, bias = self.weights[f"{name}.input.weight"], self.weights[f"{name}.input.bias"]
-        query_weight, key_weight, value_weight = matrix[:width], matrix[width : 2 * width], matrix[2 * width :]
+        query_weight, key_weight, value_weight = (
+            matrix[:width],
+            matrix[width : 2 * width],
+            matrix[2 * width :],
+        )
         query_bias, key_bias, value_bias = bias[:width], bias[width : 2 * width], bias[2 * width :]
         contexts, all_weights = [], []
         for head in range(self.heads):
@@ -280,7 +284,9 @@ class Reference:
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-@pytest.mark.parametrize(("positions", "tie"), [("sinusoidal", "all"), ("learned", "target"), ("learned", "none")])
+@pytest.mark.parametrize(
+    ("positions", "tie"), [("sinusoidal", "all"), ("learned", "target"), ("learned", "none")]
+)
 def test_whole_model_against_numpy(norm: str, positions: str, tie: str) -> None:
     heads = 3
     model = Transformer(

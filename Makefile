@@ -1,0 +1,52 @@
+# Every target sets up what it needs: on a fresh machine `make quickstart` and `make test` are enough.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+NMT    := $(BIN)/nmt
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-slow check format bench clean
+
+help:  ## This list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## Virtual environment in .venv with the exact versions of constraints.txt
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+test: $(READY)  ## The fast tests
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(READY)  ## All tests, those of minutes too
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+check: $(READY)  ## Formatting, lint, types, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory types
+	$(MAKE) --no-print-directory test
+
+# mypy cannot follow the mapped folders of pyproject.toml: it reads the package through links.
+.PHONY: types
+types: $(READY)
+	rm -rf build/types && mkdir -p build/types/nmt
+	ln -s $(CURDIR)/nmt/* build/types/nmt/
+	ln -s $(CURDIR)/data build/types/nmt/data
+	ln -s $(CURDIR)/cli build/types/nmt/cli
+	cd build/types && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p nmt
+
+format: $(READY)  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## Speed of training and translation on this machine
+	$(BIN)/python recipes/bench.py
+
+clean:  ## Remove what can be made again; runs/ and corpora/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+include recipes/*/recipe.mk

@@ -1,0 +1,26 @@
+# Multi30k English-German on raw text: cased, detokenised BLEU of four test sets.
+# `make multi30k MIRROR=DIR_OR_URL` takes the files from elsewhere than their public address.
+MULTI30K := runs/multi30k
+MULTI30K_TESTS := test_2016_flickr test_2017_flickr test_2017_mscoco test_2018_flickr
+
+.PHONY: multi30k
+multi30k: $(MULTI30K)/results.md  ## Multi30k en-de: fetch (MIRROR=...), train about an hour, test
+	@cat $(MULTI30K)/results.md
+
+corpora/multi30k/train.en.gz: | $(READY)
+	$(NMT) data get multi30k --language en --language de $(if $(MIRROR),--mirror '$(MIRROR)')
+
+$(MULTI30K)/transformer/best: recipes/multi30k/transformer.toml corpora/multi30k/train.en.gz | $(READY)
+	$(NMT) train $< --run $(MULTI30K)/transformer
+	@touch -h $@
+
+$(MULTI30K)/averaged/manifest.json: $(MULTI30K)/transformer/best
+	$(NMT) average $(MULTI30K)/transformer --last 10 --output $(MULTI30K)/averaged
+
+$(MULTI30K)/results.md: $(MULTI30K)/averaged/manifest.json
+	for test in $(MULTI30K_TESTS); do \
+	  $(NMT) evaluate $(MULTI30K)/averaged --name transformer-tiny --test-set $$test \
+	    --source corpora/multi30k/$$test.en.gz --reference corpora/multi30k/$$test.de.gz \
+	    --output $(MULTI30K)/$$test.de --results $(MULTI30K)/results.json || exit; \
+	done
+	@touch $@
