@@ -86,7 +86,7 @@ def summary(
         sets = " and ".join(f"{count:,} for {name}" for name, count in layout.held_out.items())
         lines.append(f"held out    {sets}")
     if split.removed:
-        what = "will be dropped" if not layout.written else "left out of training"
+        what = "left out of training" if layout.written else "those with its source will be dropped"
         lines.append(f"overlap     {split.removed:,} pairs repeat a validation or test line; {what}")
     dropped = "".join(f"; {row.count:,} {row.reason}" for row in profile.dropped)
     lines += [

@@ -29,6 +29,7 @@ Pairs = Sequence[tuple[str, str]]
 SAMPLE = 2000  # lines looked at for scripts and lengths
 TRIAL = 30_000  # pairs of the trial tokenizer
 RESERVED = 260  # entries of every vocabulary: bytes and special tokens
+DROPPED, DUPLICATE, COPY = 1, 2, 4
 WIDTH = 100  # of a line of the configuration
 # Scripts written without blanks between words, by the first word of their characters' Unicode names.
 UNSPACED = frozenset(("Han", "Kana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan"))
@@ -65,6 +66,10 @@ class Profile:
     drop_copies: bool
     source: Side
     target: Side
+
+    @property
+    def same_script(self) -> bool:
+        return bool(set(self.source.scripts) & set(self.target.scripts))
 
 
 class TokenizerPlan(NamedTuple):
@@ -108,36 +113,35 @@ class Tier:
 TIERS = (
     Tier(1_000, "tiny", 600, 500, 512, 2e-3, 100),
     Tier(3_000, "tiny", 1_200, 1_000, 1024, 2e-3, 70),
-    Tier(10_000, "tiny", 2_000, 1_500, 1024, 3e-3, 50),
+    Tier(10_000, "tiny", 2_000, 1_500, 1024, 3e-3, 40),
     Tier(20_000, "tiny", 4_000, 3_000, 2048, 4e-3, 60),
     Tier(150_000, "tiny", 8_000, 6_000, 4096, 5e-3, 100, 29_000),
     Tier(1_000_000, "small", 10_000, 8_000, 4096, 5e-4, 50, 160_000, most_warmup=4000),
     Tier(math.inf, "base", 32_000, 24_000, 8192, 7e-4, 20, 4_500_000, 0.1, most_warmup=4000, accumulation=3),
 )
 VALIDATIONS, PATIENCE = 25, 8
-MOST_STEPS = 100_000
-# Measured on two cores; see the figures of ARCHITECTURE.md.
+MOST_STEPS = 100_000  # Vaswani et al. 2017, base
+# Target tokens on two cores of an AMD EPYC; `small` lies between the two that were measured.
 TOKENS_PER_SECOND = {"tiny": 6000, "small": 900, "base": 600}
 
 
 def look(pairs: Pairs) -> Profile:
     """Measure a training text."""
     dropper, known = Dropper(Filter()), HashSet()
-    ordinary = []
-    duplicates = copies = 0
-    for source, target in pairs:
-        if dropper.reason(source, target) is None:
-            repeated, copied = not known.add(pair_hash(source, target)), source.strip() == target.strip()
-            duplicates, copies = duplicates + repeated, copies + copied
-            ordinary.append((source, target, repeated, copied))
+    marks = bytearray(len(pairs))
+    for index, (source, target) in enumerate(pairs):
+        if dropper.reason(source, target) is not None:
+            marks[index] = DROPPED
+        else:
+            duplicate = DUPLICATE * (not known.add(pair_hash(source, target)))
+            marks[index] = duplicate | COPY * (source.strip() == target.strip())
+    duplicates = sum(bool(mark & DUPLICATE) for mark in marks)
+    copies = sum(bool(mark & COPY) for mark in marks)
     # Above these shares they cost more than a look at the data; where half is copied, copying is the task.
-    drop_duplicates = duplicates > 0.02 * len(ordinary)
-    drop_copies = 0.01 * len(ordinary) < copies < 0.5 * len(ordinary)
-    kept = [
-        (source, target)
-        for source, target, repeated, copied in ordinary
-        if not ((drop_duplicates and repeated) or (drop_copies and copied))
-    ]
+    drop_duplicates = duplicates > 0.02 * dropper.kept
+    drop_copies = 0.01 * dropper.kept < copies < 0.5 * dropper.kept
+    unwanted = DROPPED | DUPLICATE * drop_duplicates | COPY * drop_copies
+    kept = [pair for pair, mark in zip(pairs, marks, strict=True) if not mark & unwanted]
     sample = spread(kept, SAMPLE)
     return Profile(
         kept,
@@ -182,22 +186,42 @@ def tier_of(pairs: int) -> Tier:
 
 
 def fit_tokenizer(profile: Profile) -> TokenizerPlan:
-    """Tokenizer settings for a training text, tried on it: the vocabulary is one that it allows."""
+    """Tokenizer settings for a training text, tried on it: the vocabulary is one that it allows.
+
+    Raises:
+        UserError: no vocabulary fits.
+    """
     kept, source, target = profile.kept, profile.source, profile.target
     tier = tier_of(len(kept))
     kind = "bpe" if source.spaced and target.spaced else "unigram"
-    shared = bool(set(source.scripts) & set(target.scripts))
-    wanted = size = tier.vocabulary if shared else tier.separate
-    # SentencePiece's own advice for scripts with thousands of characters.
-    coverages = [0.9999, 0.9995, 0.999, 0.995, 0.99, 0.98, 0.95]
+    # SentencePiece's own advice for scripts with thousands of characters; it takes 0.98 and more.
+    coverages = [0.9999, 0.9995, 0.999, 0.995, 0.99, 0.98]
     if {"Han", "Kana"} & {*source.scripts, *target.scripts}:
         del coverages[0]
-    text = spread(kept, TRIAL)
-    low, high = RESERVED + 1, 1 << 30
-    while True:
+    sample = spread(kept, SAMPLE)
+    # Apart, both languages have vocabularies of one size: that may suit neither, and sharing helps.
+    for shared in (False, True) if not profile.same_script else (True,):
+        wanted = tier.vocabulary if shared else tier.separate
+        found = _fit(kept, kind, shared, wanted, coverages)
+        if found is not None:
+            tokenizers, coverage = found
+            sources = tokenizers[0].encode_all([source for source, _ in sample])
+            targets = tokenizers[-1].encode_all([target for _, target in sample])
+            longer = sum(max(len(s), len(t)) + 1 for s, t in zip(sources, targets, strict=True))
+            lengths = longer / len(sample), sum(len(t) + 1 for t in targets) / len(sample)
+            return TokenizerPlan(kind, shared, len(tokenizers[0]), wanted, coverage, *lengths)
+    raise UserError("found no vocabulary that this text allows; look at it with `nmt data check`")
+
+
+def _fit(
+    kept: Pairs, kind: str, shared: bool, wanted: int, coverages: Sequence[float]
+) -> tuple[list[Tokenizer], float] | None:
+    """Tokenizers of the size nearest to `wanted`, at the highest coverage that this size bears."""
+    coverages, text = list(coverages), spread(kept, TRIAL)
+    size, low, high = wanted, RESERVED + 1, 1 << 30
+    while low <= high:
         try:
-            tokenizers = _try(text, kind, shared, size, coverages[0])
-            break
+            return _try(text, kind, shared, size, coverages[0]), coverages[0]
         except UserError as error:
             limit = re.search(r"set it to (\d+) or (less|more)", error.message)
             if limit is None:
@@ -206,28 +230,14 @@ def fit_tokenizer(profile: Profile) -> TokenizerPlan:
                 text = kept  # it may allow what a sample does not
             elif limit[2] == "less":
                 # Not all it allows: the last entries are whole words seen twice.
-                high = int(limit[1])
+                high = min(high - 1, int(limit[1]))
                 size = max(low, RESERVED + int(0.8 * (high - RESERVED)))
             elif int(limit[1]) > min(high, 1.6 * wanted) and len(coverages) > 1:
                 del coverages[0]
-            elif low < int(limit[1]) <= high:
-                low = int(limit[1])
-                size = min(high, RESERVED + int(1.2 * (low - RESERVED)))
             else:
-                raise
-    sample = spread(kept, SAMPLE)
-    sources = tokenizers[0].encode_all([source for source, _ in sample])
-    targets = tokenizers[-1].encode_all([target for _, target in sample])
-    longer = sum(max(len(s), len(t)) + 1 for s, t in zip(sources, targets, strict=True))
-    return TokenizerPlan(
-        kind,
-        shared,
-        size,
-        wanted,
-        coverages[0],
-        longer / len(sample),
-        sum(len(t) + 1 for t in targets) / len(sample),
-    )
+                low = max(low + 1, int(limit[1]))
+                size = min(high, RESERVED + int(1.2 * (low - RESERVED)))
+    return None
 
 
 def _try(text: Pairs, kind: str, shared: bool, size: int, coverage: float) -> list[Tokenizer]:
@@ -261,11 +271,7 @@ def _data(profile: Profile, layout: Layout) -> list[Choice]:
         return "yours" if count is None else f"{count:,} pairs held out; training shares no line with them"
 
     rows: list[tuple[str, Any, str]] = [
-        (
-            "train",
-            layout.train,
-            f"{profile.pairs:,} pairs, line by line: PREFIX.{source} and PREFIX.{target}",
-        ),
+        ("train", layout.train, f"{profile.pairs:,} pairs: PREFIX.{source} and PREFIX.{target}"),
         ("validation", layout.validation, f"{origin('validation')}; chooses the best checkpoint"),
         ("test", layout.test, f"{origin('test')}; for `nmt evaluate` when all is chosen"),
         ("source_language", source, "how the names of the source files end"),
@@ -278,7 +284,7 @@ def _data(profile: Profile, layout: Layout) -> list[Choice]:
         share = f"{profile.copies:,} pairs have equal sides; they teach to leave text untranslated"
         rows.append(("drop_copies", True, share))
     if layout.overlap:
-        share = f"{layout.overlap:,} training pairs repeat a line of validation or test, which would flatter"
+        share = f"{layout.overlap:,} pairs repeat a line of validation or test; drops those with its source"
         rows.append(("drop_overlap", True, share))
     return [Choice("data", *row) for row in rows]
 
@@ -290,8 +296,10 @@ def _tokenizer(profile: Profile, plan: TokenizerPlan, n: int) -> list[Choice]:
     else:
         name = source if not profile.source.spaced else target
         kind = f"{name} has no blanks between words; unigram cuts such text better than byte pairs"
-    if plan.shared:
+    if profile.same_script:
         shared = f"both languages are written in {source}; common names and stems are learnt once"
+    elif plan.shared:
+        shared = f"the scripts differ ({source}, {target}), but apart no one size suits both"
     else:
         shared = f"the scripts differ ({source}, {target}); there is nothing to share"
     each = "" if plan.shared else " in each language"
@@ -346,21 +354,14 @@ def _training(plan: TokenizerPlan, tier: Tier, n: int) -> list[Choice]:
     steps = every * VALIDATIONS
     warmup = min(tier.most_warmup, _round_step(steps / 6))
     seconds = steps * pairs_a_step * plan.target_length / TOKENS_PER_SECOND[tier.preset]
+    cost = f"{_time(seconds)} on two free CPU cores, less if patience ends it sooner"
+    batch = f"some {tier.batch_tokens / plan.batch_length:,.0f} pairs, {steps_an_epoch:,.0f} updates an epoch"
+    if n < 20_000:
+        batch += "; larger batches would leave too few"
     rows: list[tuple[str, Any, str]] = [
         ("seed", 1, "another seed, another random start; compare several before you trust a small gain"),
-        (
-            "max_steps",
-            steps,
-            f"about {steps / steps_an_epoch:,.0f} epochs; at most {_time(seconds)} on two CPU cores, "
-            "patience may end it sooner",
-        ),
-        (
-            "batch_tokens",
-            tier.batch_tokens,
-            f"about {tier.batch_tokens / plan.batch_length:,.0f} pairs, "
-            f"{steps_an_epoch:,.0f} updates an epoch"
-            + ("; larger batches would leave too few" if n < 20_000 else ""),
-        ),
+        ("max_steps", steps, f"about {steps / steps_an_epoch:,.0f} epochs; {cost}"),
+        ("batch_tokens", tier.batch_tokens, batch),
     ]
     if tier.accumulation > 1:
         together = tier.accumulation * tier.batch_tokens
@@ -375,16 +376,11 @@ def _training(plan: TokenizerPlan, tier: Tier, n: int) -> list[Choice]:
         ("label_smoothing", 0.1, "keeps the model from being too sure; the usual amount"),
         ("validate_every", every, f"steps; {VALIDATIONS} looks at validation, each saves a checkpoint"),
         ("patience", PATIENCE, f"stops after {PATIENCE * every:,} steps without a better validation BLEU"),
-        (
-            "keep_last",
-            5,
-            "checkpoints; `nmt average` of the last five is often better than the best one"
-            + ("; some gigabytes" if tier.preset == "base" else ""),
-        ),
+        ("keep_last", 5, "checkpoints; `nmt average` of them is often better than the best alone"),
     ]
     if tier.preset != "tiny":
-        half = "half the memory and about twice the speed at this width; float32 for GPUs before 2020"
-        rows.append(("precision", "bfloat16", half))
+        speed = "nearly twice the speed at this width; take float32 on GPUs older than 2020"
+        rows.append(("precision", "bfloat16", speed))
     return [Choice("training", *row) for row in rows]
 
 

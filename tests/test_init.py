@@ -7,6 +7,8 @@ import itertools
 import os
 import random
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -216,7 +218,7 @@ def scribble(alphabet: str, blanks: bool, seed: int) -> Callable[[], str]:
 
 
 LATIN = "abcdefghijklmnopqrstuvwxyz"
-HAN = "".join(map(chr, range(0x4E00, 0x5600)))
+HAN = "".join(map(chr, range(0x4E00, 0x4E80)))
 
 
 @pytest.mark.parametrize(
@@ -243,6 +245,14 @@ def test_scripts(
     assert (config.tokenizer.type, config.tokenizer.shared) == (type, shared)
     data = prepare(config, folder / "prepared")
     assert len(data.target_tokenizer) == config.tokenizer.vocabulary_size
+
+
+def test_more_characters_than_half_the_vocabulary_of_the_other_language(folder: Path) -> None:
+    many = "".join(map(chr, range(0x4E00, 0x5600)))
+    source, target = scribble(LATIN, True, 1), scribble(many, False, 2)
+    config = make([(source(), target()) for _ in range(500)])
+    assert config.tokenizer.shared, "apart, no one size suits both"
+    prepare(config, folder / "prepared")
 
 
 # What is advised
@@ -382,7 +392,7 @@ def test_nothing_is_overwritten() -> None:
     Path("old-data/notes").unlink()
     for source, target in (("old-data/train.en", "old-data/train.de"), ("old.toml", "c.de")):
         before = Path(source).read_bytes()
-        with pytest.raises(UserError, match="would be replaced|an input as well"):
+        with pytest.raises(UserError, match=r"would be replaced|an input as well"):
             init(Path("old.toml"), Path(source), Path(target), force=True)
         assert Path(source).read_bytes() == before
 
@@ -410,3 +420,20 @@ def test_names_that_toml_must_escape() -> None:
     init(Path(name), source, target)
     assert load_config(name).data.train == 'q"\\ \x7f\n-data/train'
     assert tomllib.loads(Path(name).read_text(encoding="utf-8"))["tokenizer"]["shared"]
+
+
+def test_the_command_line_starts_without_what_init_needs() -> None:
+    code = "import sys, nmt.cli.main; print({'numpy', 'sentencepiece', 'pydantic', 'torch'} & {*sys.modules})"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"
+
+
+def test_init_itself_needs_no_torch() -> None:
+    source, target = write(POOL[:300])
+    code = f"""
+import sys, pathlib, nmt.cli.init
+nmt.cli.init.init(pathlib.Path("my.toml"), pathlib.Path({str(source)!r}), pathlib.Path({str(target)!r}))
+print("torch" in sys.modules)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def test_without_warmup(schedule: str) -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_after_warmup_it_never_rises(schedule: str) -> None:
     found = rates(config(schedule=schedule))[39:]
-    assert all(after <= before for before, after in zip(found, found[1:], strict=False))
+    assert all(after <= before for before, after in pairwise(found))
 
 
 def test_inverse_sqrt_is_the_formula_of_the_paper() -> None:

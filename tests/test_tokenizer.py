@@ -1,4 +1,4 @@
-"""Tokenizers lose nothing, whatever the text; sampling follows its seed; mistakes are told with their remedy."""
+"""Tokenizers lose nothing, whatever the text; sampling follows its seed; mistakes come with a remedy."""
 
 from __future__ import annotations
 

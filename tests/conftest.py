@@ -1,0 +1,35 @@
+"""Shared by all tests: where the real data is, and a small trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import Nmt, prepare_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def multi30k() -> Path:
+    """The folder of Multi30k's raw files; tests that need it are skipped where it is absent."""
+    folder = REAL_DATA / "multi30k" / "raw"
+    if not (folder / "train.en.gz").exists():
+        pytest.skip("needs Multi30k in ../shared/data, which is not part of the project")
+    return folder
+
+
+@pytest.fixture
+def nmt(tmp_path: Path) -> Nmt:
+    """The command, run in this test's own folder."""
+    return Nmt(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `corpus/`, `tiny.toml` and a finished run `runs/tiny`. Read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    prepare_folder(folder)
+    Nmt(folder)("train", "tiny.toml")
+    return folder

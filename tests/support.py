@@ -1,0 +1,136 @@
+"""What tests share: the command line as a user runs it, and a configuration that trains in seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass
+class Done:
+    """What a command left behind."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines of stdout: cut at newlines only."""
+        return self.stdout.decode().split("\n")[:-1]
+
+
+class Nmt:
+    """The command line. Called, it runs in this process, which saves seconds; `start` makes a real one."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __call__(self, *arguments: object, stdin: bytes = b"", expect: int = 0) -> Done:
+        from nmt.cli.main import app, run
+
+        streams = sys.stdin, sys.stdout, sys.stderr
+        threads, folder = torch.get_num_threads(), Path.cwd()
+        output, errors = io.BytesIO(), io.BytesIO()
+        sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
+        sys.stdout, sys.stderr = io.TextIOWrapper(output), io.TextIOWrapper(errors)
+        os.chdir(self.folder)
+        try:
+            code = run(lambda: app(args=list(map(str, arguments)), standalone_mode=False), debug=False)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            done = Done(code, output.getvalue(), errors.getvalue().decode())
+        finally:
+            os.chdir(folder)
+            sys.stdin, sys.stdout, sys.stderr = streams
+            torch.set_num_threads(threads)
+        assert done.code == expect, (arguments, done.code, done.stderr)
+        return done
+
+    def error(self, *arguments: object, stdin: bytes = b"", code: int = 2) -> str:
+        """The one line that a failing command says."""
+        text = self(*arguments, stdin=stdin, expect=code).stderr
+        lines = [line for line in text.split("\n") if line.startswith("nmt: ") and "warning" not in line]
+        assert len(lines) == 1, text
+        assert "Traceback" not in text, text
+        assert text.endswith(lines[0] + "\n"), text
+        return lines[0]
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-c", "from nmt.cli.main import main; main()"]
+
+    def start(self, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+        """A process of its own, to be killed, typed at or cut off."""
+        return subprocess.Popen([*self.command, *map(str, arguments)], cwd=self.folder, **options)
+
+
+TINY = """
+[data]
+train = "corpus/train"
+validation = "corpus/validation"
+source_language = "en"
+target_language = "de"
+
+[tokenizer]
+vocabulary_size = 400
+
+[model]
+architecture = "transformer"
+encoder_layers = 1
+decoder_layers = 1
+width = 32
+feed_forward_width = 64
+heads = 2
+
+[training]
+max_steps = 12
+batch_tokens = 512
+warmup_steps = 4
+validate_every = 4
+log_every = 3
+threads = 1
+keep_last = 2
+
+[search]
+beam_size = 2
+"""
+
+
+def write_corpus(folder: Path) -> None:
+    """A small offline corpus."""
+    from nmt.data.synthetic import SPLITS
+    from nmt.data.synthetic import write_corpus as write
+
+    write(folder, sizes=dict.fromkeys(SPLITS, 40) | {"train": 300})
+
+
+def prepare_folder(folder: Path) -> None:
+    """`corpus/` and `tiny.toml`."""
+    write_corpus(folder / "corpus")
+    (folder / "tiny.toml").write_text(TINY)
+
+
+TIMES = ("seconds", "target_tokens_per_second", "validation_seconds")
+
+
+def end_state(run: Path) -> tuple[Any, ...]:
+    """Weights of every checkpoint, metrics without clock readings, the links, and what was left behind."""
+    weights = {
+        path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(run.glob("checkpoints/*/model.safetensors"))
+    }
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    metrics = [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    leftovers = [p.name for p in run.rglob("*") if "partial" in p.name]
+    links = [str((run / name).readlink()) for name in ("best", "last")]
+    return weights, metrics, links, leftovers

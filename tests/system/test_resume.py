@@ -1,0 +1,146 @@
+"""A run that is killed and continued ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import Nmt, end_state, prepare_folder
+
+LONGER = ["--set", "training.max_steps=40", "--set", "training.validate_every=10"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that nothing stopped, `runs/whole`."""
+    folder = tmp_path_factory.mktemp("whole")
+    prepare_folder(folder)
+    Nmt(folder)("train", "tiny.toml", "--run", "runs/whole", *LONGER)
+    return folder
+
+
+def stop_at(nmt: Nmt, arguments: list[str], text: str, number: int) -> int:
+    """Start training, send a signal when a line of its output has `text`, and return the exit code."""
+    with nmt.start(*arguments, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if text in line.decode():
+                process.send_signal(number)
+                break
+        process.stderr.read()
+        return process.wait()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_signal_loses_nothing(whole: Path, number: int, code: int) -> None:
+    nmt = Nmt(whole)
+    run = f"runs/signal-{number}"
+    arguments = ["train", "tiny.toml", "--run", run, *LONGER]
+    assert stop_at(nmt, arguments, "step 3 ", number) == code
+    assert stop_at(nmt, arguments, "step 24 ", number) == code
+    nmt(*arguments)
+    assert end_state(whole / run) == end_state(whole / "runs/whole")
+
+
+# Moments in the life of a checkpoint: a function, its call about one, and whether to die before or after.
+MOMENTS = [
+    ("safetensors.torch.save_file", 2, "after"),
+    ("torch.save", 2, "before"),
+    ("pathlib.Path.rename", 2, "before"),
+    ("pathlib.Path.rename", 2, "after"),
+    ("nmt.run.point", 3, "before"),
+    ("shutil.rmtree", 1, "before"),
+]
+
+
+@pytest.mark.parametrize(("function", "call", "when"), MOMENTS)
+def test_killed_while_a_checkpoint_is_written(whole: Path, function: str, call: int, when: str) -> None:
+    name = function.rpartition(".")[2]
+    nmt = Nmt(whole)
+    run = f"runs/{name}-{when}"
+    script = f"""
+import os, pathlib, shutil, signal
+import torch, safetensors.torch, nmt.run
+calls, original = 0, {function}
+def dying(*arguments, **options):
+    global calls
+    calls += any("step-" in str(argument) for argument in arguments)
+    if calls == {call} and {when == "before"}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = original(*arguments, **options)
+    if calls == {call}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+{function} = dying
+from nmt.cli.main import main
+main()
+"""
+    arguments = ["train", "tiny.toml", "--run", run, *LONGER, "--set", "training.keep_last=1"]
+    died = subprocess.run([sys.executable, "-c", script, *arguments], cwd=whole, capture_output=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    for folder in (whole / run / "checkpoints").glob("step-*"):
+        nmt("info", folder)  # whole, or not there
+    nmt(*arguments)
+    nmt("train", "tiny.toml", "--run", "runs/whole-1", *LONGER, "--set", "training.keep_last=1")
+    assert end_state(whole / run) == end_state(whole / "runs/whole-1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["tokenizer.sampling=0.0", "tokenizer.sampling=0.1"])
+def test_twenty_random_kills(tmp_path: Path, setting: str) -> None:
+    prepare_folder(tmp_path)
+    nmt = Nmt(tmp_path)
+    options = ["--set", setting, "--set", "training.max_steps=400", "--set", "training.validate_every=7"]
+    nmt("train", "tiny.toml", "--run", "runs/whole", *options)
+    chance = random.Random(1)
+    kills = 0
+    while kills < 20:
+        with nmt.start(
+            "train", "tiny.toml", "--run", "runs/killed", *options, stderr=subprocess.DEVNULL
+        ) as p:
+            time.sleep(chance.uniform(0.5, 5))
+            p.kill()
+            if p.wait() == 0:
+                break
+        kills += 1
+    assert kills >= 10, f"the run ended after {kills} kills: make it longer"
+    nmt("train", "tiny.toml", "--run", "runs/killed", *options)
+    assert end_state(tmp_path / "runs/killed") == end_state(tmp_path / "runs/whole")
+
+
+def test_a_finished_run_says_so(tiny_run: Path) -> None:
+    before = end_state(tiny_run / "runs/tiny")
+    done = Nmt(tiny_run)("train", "tiny.toml")
+    assert "finished" in done.stderr
+    assert end_state(tiny_run / "runs/tiny") == before
+
+
+def test_a_changed_configuration_is_refused(tiny_run: Path) -> None:
+    text = Nmt(tiny_run).error("train", "tiny.toml", "--set", "training.seed=2")
+    assert "training.seed: 1 -> 2" in text
+    assert "--restart" in text
+
+
+def test_restart_moves_the_old_run_aside(nmt: Nmt, tmp_path: Path) -> None:
+    prepare_folder(tmp_path)
+    nmt("train", "tiny.toml", "--set", "training.max_steps=2")
+    nmt("train", "tiny.toml", "--restart", "--set", "training.max_steps=3")
+    assert (tmp_path / "runs/tiny.old-1/best/model.safetensors").exists()
+    assert (tmp_path / "runs/tiny/checkpoints/step-00000003").is_dir()
+
+
+def test_two_processes_do_not_train_in_one_folder(nmt: Nmt, tmp_path: Path) -> None:
+    prepare_folder(tmp_path)
+    arguments = ["train", "tiny.toml", "--set", "training.max_steps=100000"]
+    with nmt.start(*arguments, stderr=subprocess.PIPE) as first:
+        assert first.stderr is not None
+        assert any(b"step 3 " in line for line in first.stderr)
+        assert "another process" in nmt.error(*arguments)
+        first.kill()
