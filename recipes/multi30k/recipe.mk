@@ -15,7 +15,7 @@ $(MULTI30K)/transformer/best: recipes/multi30k/transformer.toml corpora/multi30k
 	@touch -h $@
 
 $(MULTI30K)/averaged/manifest.json: $(MULTI30K)/transformer/best
-	$(NMT) average $(MULTI30K)/transformer --last 10 --output $(MULTI30K)/averaged
+	$(NMT) average $(MULTI30K)/transformer --last 5 --output $(MULTI30K)/averaged
 
 $(MULTI30K)/results.md: $(MULTI30K)/averaged/manifest.json
 	for test in $(MULTI30K_TESTS); do \

@@ -1,0 +1,168 @@
+"""nmt translate keeps its promises: N lines in, N lines out, in order, whatever they hold."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import Nmt
+
+RUN = "runs/tiny"
+
+
+def hostile_lines(count: int, seed: int = 1) -> list[str]:
+    """Lines that break careless tools; none holds a newline or ends in a carriage return."""
+    chance = random.Random(seed)
+    kinds = [
+        lambda: "",
+        lambda: " " * chance.randint(1, 9),
+        lambda: "\t" * chance.randint(1, 3),
+        lambda: "a\u2028b\u2029c\u0085d",
+        lambda: "nul\0nul",
+        lambda: "\x0b\x0c\x1c\x1d\x1e",
+        lambda: "😀👩‍👩‍👧‍👦🏳️‍🌈" * chance.randint(1, 3),
+        lambda: "שלום עולם مرحبا",
+        lambda: "e\u0301\u0301\u0301 \u200b\u200d\ufeff",
+        lambda: "▁under▁ ▁ ▁",
+        lambda: "<s> </s> <pad> <unk> <0x0A>",
+        lambda: "\"'\\,;{}[]%$#",
+        lambda: "\ufffd\U0010ffff",
+        lambda: "word " * chance.randint(1, 40),
+        lambda: "x" * chance.randint(1, 200),
+        lambda: "a\rb",
+        lambda: "The dog sees the old house.",
+    ]
+    return [chance.choice(kinds)() for _ in range(count)]
+
+
+def check_contract(nmt: Nmt, lines: list[str], *options: str) -> list[str]:
+    text = "".join(f"{line}\n" for line in lines).encode()
+    done = nmt("translate", RUN, *options, stdin=text)
+    assert done.stdout.count(b"\n") == len(lines)
+    for line, translation in zip(lines, done.lines, strict=True):
+        assert bool(translation.strip()) <= bool(line.strip()), (line, translation)
+    return done.lines
+
+
+def test_hostile_lines(tiny_run: Path) -> None:
+    lines = [*hostile_lines(300), "many words " * 2500, "y" * 3000]
+    together = check_contract(Nmt(tiny_run), lines)
+    alone = check_contract(Nmt(tiny_run), lines[:40], "--batch-tokens", "1")
+    assert together[:40] == alone
+
+
+@pytest.mark.slow
+def test_twenty_thousand_hostile_lines(tiny_run: Path) -> None:
+    lines = hostile_lines(20_000)
+    for place in (5, 7_000, 19_999):
+        lines[place] = "many words " * 2500
+    check_contract(Nmt(tiny_run), lines, "--beam-size", "1")
+
+
+def test_windows_lines_last_line_and_byte_order_mark(tiny_run: Path) -> None:
+    nmt = Nmt(tiny_run)
+    plain = nmt("translate", RUN, stdin=b"A dog.\nA cat.\n").stdout
+    assert nmt("translate", RUN, stdin=b"A dog.\r\nA cat.\r\n").stdout == plain
+    assert nmt("translate", RUN, stdin=b"A dog.\nA cat.").stdout == plain
+    assert nmt("translate", RUN, stdin=b"\xef\xbb\xbfA dog.\nA cat.\n").stdout == plain
+    assert nmt("translate", RUN, stdin=b"").stdout == b""
+    assert nmt("translate", RUN, stdin=b"\n").stdout == b"\n"
+
+
+def test_invalid_utf8_is_refused_by_line_after_the_lines_before_it(tiny_run: Path) -> None:
+    nmt = Nmt(tiny_run)
+    done = nmt("translate", RUN, stdin=b"A dog.\nA cat.\nbad \xff byte\nA bird.\n", expect=2)
+    assert len(done.lines) == 2
+    assert "<stdin>:3: byte 5" in done.stderr
+    (tiny_run / "bad.txt").write_bytes(b"good\n\xc3\n")
+    assert "bad.txt:2: byte 1" in nmt.error("translate", RUN, "bad.txt")
+
+
+def test_files_plain_and_gzip(tiny_run: Path, tmp_path: Path) -> None:
+    nmt = Nmt(tiny_run)
+    text = (tiny_run / "corpus/test.en").read_bytes()
+    (tmp_path / "test.en.gz").write_bytes(gzip.compress(text))
+    expected = nmt("translate", RUN, stdin=text).stdout
+    assert nmt("translate", RUN, tmp_path / "test.en.gz").stdout == expected
+    assert nmt("translate", RUN, "corpus/test.en", "--output", tmp_path / "out.de").stdout == b""
+    assert (tmp_path / "out.de").read_bytes() == expected
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_json_lines(tiny_run: Path) -> None:
+    options = ["--format", "jsonl", "--n-best", "3", "--beam-size", "4"]
+    done = Nmt(tiny_run)("translate", RUN, *options, stdin="A dog.\n\n\u2028 x\n".encode())
+    records = [json.loads(line) for line in done.lines]
+    assert [record["line"] for record in records] == [1, 2, 3]
+    assert [record["source"] for record in records] == ["A dog.", "", "\u2028 x"]
+    scores = [c["score"] for c in records[0]["translations"]]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    assert [c["text"] for c in records[1]["translations"]] == [""]
+
+
+def test_a_long_line_is_split_with_a_warning(tiny_run: Path) -> None:
+    done = Nmt(tiny_run)("translate", RUN, stdin=b"short\n" + b"The dog sees it. " * 200 + b"\n")
+    assert len(done.lines) == 2
+    assert "warning: <stdin>:2: longer than 256 tokens" in done.stderr
+
+
+def test_a_line_typed_is_a_line_answered(tiny_run: Path) -> None:
+    """Each line is answered while the input stays open."""
+    process = Nmt(tiny_run).start("translate", RUN, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for line in (b"A dog.\n", b"\n", b"A cat sees the dog.\n"):
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert process.stdout.readline().endswith(b"\n")
+        process.stdin.close()
+        assert process.stdout.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_reader_that_leaves_early_is_no_error(tiny_run: Path) -> None:
+    """As under `| head -1`."""
+    with Nmt(tiny_run).start(
+        "translate", RUN, "corpus/train.en", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_interrupted(tiny_run: Path) -> None:
+    with Nmt(tiny_run).start(
+        "translate", RUN, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"A dog.\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        process.send_signal(2)
+        assert process.stderr.read() == b"nmt: interrupted\n"
+    assert process.returncode == 130
+
+
+def test_shuffled_batched_and_alone_give_the_same_text(tiny_run: Path) -> None:
+    """A translation does not depend on what else is in its batch."""
+    nmt = Nmt(tiny_run)
+    lines = (tiny_run / "corpus/train.en").read_text().split("\n")[:200]
+    alone = check_contract(nmt, lines, "--batch-tokens", "1")
+    assert check_contract(nmt, lines, "--batch-tokens", "500") == alone
+    order = list(range(len(lines)))
+    random.Random(3).shuffle(order)
+    shuffled = check_contract(nmt, [lines[i] for i in order])
+    assert [shuffled[order.index(i)] for i in range(len(lines))] == alone
+    neighbour = check_contract(nmt, [*lines, "word " * 500])
+    assert neighbour[:-1] == alone
