@@ -10,6 +10,7 @@ import io
 import re
 import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import sentencepiece
@@ -22,6 +23,7 @@ SPECIAL_IDS = frozenset((PAD, UNK, BOS, EOS))
 SPACE = "\u2581"  # SentencePiece writes blanks as this character
 _BYTES_AND_SPECIALS = 256 + len(SPECIAL_IDS)
 _UNKNOWN_SURFACE = "<unk>"
+_seed_lock = threading.Lock()
 
 
 class Tokenizer:
@@ -86,21 +88,19 @@ class Tokenizer:
         The same lines, rate and seed give the same result. SentencePiece keeps one generator a
         thread and reads the seed when it makes it, hence the thread.
         """
-        result: list[list[int]] = []
 
-        def sample() -> None:
-            for line in lines:
-                result.append(
-                    self._pieces.encode(line, enable_sampling=True, alpha=rate, nbest_size=-1)
-                    if SPACE not in line
-                    else self.encode(line)
-                )
+        def sample() -> list[list[int]]:
+            return [
+                self.encode(line)
+                if SPACE in line
+                else self._pieces.encode(line, enable_sampling=True, alpha=rate, nbest_size=-1)
+                for line in lines
+            ]
 
-        sentencepiece.set_random_generator_seed(seed & 0xFFFFFFFF)
-        thread = threading.Thread(target=sample)
-        thread.start()
-        thread.join()
-        return result
+        # The seed is global, and its largest value means "leave it".
+        with _seed_lock, ThreadPoolExecutor(max_workers=1) as thread:
+            sentencepiece.set_random_generator_seed(seed % (2**32 - 1))
+            return thread.submit(sample).result()
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids. Special ids but <unk> are left out; <unk> is written as such."""
@@ -126,10 +126,14 @@ class Tokenizer:
     def _encode_around_space_marks(self, line: str) -> list[int]:
         """Encode a line that contains U+2581, which SentencePiece would take for a blank.
 
-        A character the line does not contain stands in, is spelled in bytes because no vocabulary
-        has it, and its bytes are replaced by those of U+2581.
+        A character that neither the line nor the vocabulary contains stands in; the bytes it is
+        spelled in are then replaced by those of U+2581.
         """
-        stand_in = next(c for c in map(chr, range(0x10FFFF, 0x100000, -1)) if c not in line)
+        stand_in = next(
+            character
+            for character in map(chr, range(0x10FFFF, 0x100000, -1))
+            if character not in line and self._is_spelled_in_bytes(character)
+        )
         ids: list[int] = self._pieces.encode(line.replace(SPACE, stand_in))
         old, new = self._byte_ids(stand_in), self._byte_ids(SPACE)
         result: list[int] = []
@@ -142,6 +146,11 @@ class Tokenizer:
                 result.append(ids[position])
                 position += 1
         return result
+
+    def _is_spelled_in_bytes(self, character: str) -> bool:
+        return self.id_of(character) == UNK and self._pieces.encode(character)[-4:] == self._byte_ids(
+            character
+        )
 
     def _byte_ids(self, character: str) -> list[int]:
         return [self.id_of(f"<0x{byte:02X}>") for byte in character.encode()]
@@ -174,10 +183,9 @@ def train_tokenizer(
     def counted() -> Iterable[str]:
         nonlocal seen
         for line in lines:
-            # SentencePiece takes U+2581 for a blank and would learn pieces from it.
             if line and not line.isspace():
                 seen += 1
-                yield line.replace(SPACE, " ")
+                yield line
 
     writer = io.BytesIO()
     try:
@@ -219,6 +227,6 @@ def _training_error(message: str, vocabulary_size: int, lines: int) -> UserError
     if too_small:
         return UserError(
             f"tokenizer.vocabulary_size = {vocabulary_size} is less than the corpus needs; set it to "
-            f"{int(too_small.group(1)) + _BYTES_AND_SPECIALS} or more, or lower tokenizer.character_coverage"
+            f"{too_small.group(1)} or more, or lower tokenizer.character_coverage"
         )
     return UserError(f"SentencePiece could not train the tokenizer: {message}")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -85,7 +85,7 @@ class TransformerConfig(Section):
     @model_validator(mode="after")
     def _shapes_fit(self) -> TransformerConfig:
         if self.width % self.heads:
-            divisors = [h for h in range(1, self.width + 1) if self.width % h == 0 and self.width // h >= 8]
+            divisors = [h for h in range(1, self.width + 1) if self.width % h == 0]
             near = sorted(divisors, key=lambda h: abs(h - self.heads))[:3]
             raise ValueError(
                 f"model.heads = {self.heads} does not divide model.width = {self.width}; "

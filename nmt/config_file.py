@@ -16,8 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nmt.config import DEFAULT_PRESET, MODEL_SECTIONS, PRESETS, SECTIONS, Config
+from nmt.config import DEFAULT_PRESET, MODEL_SECTIONS, PRESETS, SECTIONS, Config, TokenizerConfig
 from nmt.errors import UserError
+
+_TEXT_KEYS = ("source_language", "target_language", "device")
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -28,13 +30,13 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError("no such configuration file; write one with `nmt init`", file=path) from None
     except IsADirectoryError:
         raise UserError("is a folder; name a configuration file", file=path) from None
-    except PermissionError:
-        raise UserError("cannot be read; check its permissions", file=path) from None
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror}); check the path", file=path) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError("is not UTF-8 text; is it a configuration file?", file=path, line=line) from None
@@ -71,6 +73,8 @@ def parse_config(text: str, *, file: str | Path = "config", overrides: Iterable[
         line = getattr(error, "lineno", None) or _line_in(str(error))
         reason = str(error).split(" (at ")[0]
         raise UserError(f"not valid TOML: {reason}; correct the line", file=file, line=line) from None
+    except (RecursionError, ValueError):  # nested without end; a number of thousands of digits
+        raise UserError("not a configuration: too deep, or a number too long", file=file) from None
     set_from: dict[tuple[str, ...], str] = {}
     for override in overrides:
         location, value = parse_override(override)
@@ -88,6 +92,8 @@ def parse_override(override: str) -> tuple[tuple[str, str], Any]:
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and section and key):
         raise UserError(f"--set {override}: not of the form section.key=value; e.g. --set training.seed=2")
+    if key.strip() in _TEXT_KEYS:
+        return (section, key), raw.strip().strip("\"'")  # nan and inf are language codes, not numbers
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
@@ -101,6 +107,9 @@ def _build(
     """Validate; the first mistake, in the order of the file, becomes a UserError."""
 
     def fail(message: str, location: Sequence[str] = ()) -> UserError:
+        for place, override in set_from.items():
+            if location and place[: len(location)] == tuple(location) and not _line_of(text, location):
+                return UserError(f"--set {override}: {message}")
         if tuple(location) in set_from:
             return UserError(f"--set {set_from[tuple(location)]}: {message}")
         return UserError(message, file=file, line=_line_of(text, location))
@@ -117,7 +126,7 @@ def _build(
 
     model = dict(values.get("model", {}))
     architecture = model.setdefault("architecture", "transformer")
-    if architecture not in MODEL_SECTIONS:
+    if not isinstance(architecture, str) or architecture not in MODEL_SECTIONS:
         raise fail(
             f"model.architecture = {json.dumps(architecture, default=str)} is not known; "
             f"{_suggest(str(architecture), list(MODEL_SECTIONS))}",
@@ -130,14 +139,14 @@ def _build(
                 raise fail(f"unknown key {name}.{key}; {_suggest(key, list(fields))}", (name, key))
     presets = PRESETS[architecture]
     preset = model.get("preset", DEFAULT_PRESET)
-    if preset not in presets:
+    if not isinstance(preset, str) or preset not in presets:
         raise fail(
             f"model.preset = {json.dumps(preset, default=str)} is not known for {architecture}; "
             f"{_suggest(str(preset), list(presets))}",
             ("model", "preset"),
         )
     values["model"] = {**presets[preset], **model, "preset": preset}
-    if not values.get("tokenizer", {}).get("shared", True) and architecture == "transformer":
+    if architecture == "transformer" and not _shared(values.get("tokenizer", {})):
         values["model"].setdefault("tie_embeddings", "target")  # separate vocabularies cannot share all
     try:
         return Config.model_validate(values)
@@ -145,6 +154,9 @@ def _build(
         first = error.errors()[0]
         # The discriminator adds the architecture's tag to the location of a model key.
         path = [str(part) for part in first["loc"] if part not in MODEL_SECTIONS]
+        if first["type"] == "missing" and len(path) > 2:
+            given = json.dumps(values[path[0]][path[1]], default=str)
+            raise fail(f"{path[0]}.{path[1]} = {given} has too few values", path[:2]) from None
         if first["type"] == "missing":
             raise fail(f"{'.'.join(path)} is missing; add it under [{path[0]}]", path[:1]) from None
         if first["type"] == "value_error":
@@ -154,6 +166,14 @@ def _build(
         if "[key]" in path or len(path) < 2:
             raise fail(f"{'.'.join(path)} = {given}: {first['msg']}", location) from None
         raise fail(f"{'.'.join(location)} = {given} is not valid; {_expectation(first)}", location) from None
+
+
+def _shared(tokenizer: dict[str, Any]) -> bool:
+    """tokenizer.shared as it will be read; what is invalid is reported with the rest."""
+    try:
+        return TokenizerConfig.model_validate(tokenizer).shared
+    except ValidationError:
+        return True
 
 
 def _mentioned(message: str) -> Sequence[str]:
@@ -192,7 +212,7 @@ def _line_of(text: str, location: Sequence[str]) -> int | None:
     for number, line in enumerate(text.split("\n"), start=1):
         stripped = line.strip()
         if stripped.startswith("["):
-            current = stripped.strip("[] \t").split("#")[0].strip().strip("]")
+            current = stripped.split("#")[0].strip(" \t[]")
             if current == location[0]:
                 section_line = section_line or number
                 if len(location) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     An existing folder of that name is replaced. If the body raises, nothing is left behind.
     """
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}{_PARTIAL}{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -46,21 +49,29 @@ def new_folder(path: Path) -> Iterator[Path]:
                     os.fsync(descriptor)
                 finally:
                     os.close(descriptor)
-        sync_folder(partial)
-        if path.exists():
-            remove_folder(path)
+        for inner in [*(p for p in partial.rglob("*") if p.is_dir()), partial]:
+            sync_folder(inner)
+        # Between the two renames there is neither; the new one is complete before the old one goes.
+        doomed = _set_aside(path) if path.exists() else None
         partial.rename(path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     sync_folder(path.parent)
+    if doomed:
+        shutil.rmtree(doomed)
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder so that it is never seen half removed."""
+    shutil.rmtree(_set_aside(path))
+
+
+def _set_aside(path: Path) -> Path:
     doomed = path.with_name(f".{path.name}{_PARTIAL}{os.getpid()}-removed")
+    shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)
-    shutil.rmtree(doomed)
+    return doomed
 
 
 def remove_partial(folder: Path) -> None:

@@ -17,6 +17,7 @@ from nmt.checkpoint import LoadedModel
 from nmt.config import SearchConfig
 from nmt.data.batches import cut, pad
 from nmt.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from nmt.errors import UserError
 from nmt.search import Hypothesis, beam_search
 
 # Lines translated together: enough to fill batches of equal lengths, few enough to keep memory flat.
@@ -125,7 +126,7 @@ class Translator:
         if self.most_positions is not None:
             most = [min(length, self.most_positions) for length in most]
         forbidden = [PAD, BOS] if self.target_tokenizer.word_level else [PAD, BOS, UNK]
-        return beam_search(
+        found = beam_search(
             self._step,
             Decoding(memory, self.model.start(memory)),
             most,
@@ -137,6 +138,9 @@ class Translator:
             forbidden=forbidden,
             device=self.device,
         )
+        if not all(found):
+            raise UserError("the model gives no finite scores: its weights are damaged; train it again")
+        return found
 
     def _step(self, token_BK: Tensor, decoding: Decoding) -> tuple[Tensor, Decoding]:
         hidden_BKD, state = self.model.step(token_BK, decoding.memory, decoding.state)

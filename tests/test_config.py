@@ -157,7 +157,7 @@ def configurations(draw: Any) -> Config:
                 test=draw(texts | st.lists(texts).map(tuple)),
                 source_language=draw(texts),
                 target_language=draw(texts),
-                max_ratio=draw(st.floats(1, exclude_min=True)),
+                max_ratio=draw(st.floats(1, exclude_min=True, allow_infinity=False)),
                 drop_copies=draw(st.booleans()),
             ),
             tokenizer=dict(
@@ -166,9 +166,9 @@ def configurations(draw: Any) -> Config:
             model=model,
             training=dict(
                 seed=draw(st.integers(0, 2**64)),
-                learning_rate=draw(st.floats(0, exclude_min=True)),
+                learning_rate=draw(st.floats(0, exclude_min=True, allow_infinity=False)),
                 betas=(draw(rates), draw(rates)),
-                epsilon=draw(st.floats(0, exclude_min=True)),
+                epsilon=draw(st.floats(0, exclude_min=True, allow_infinity=False)),
                 device=draw(texts),
                 schedule=draw(st.sampled_from(["inverse-sqrt", "linear", "cosine", "constant"])),
             ),

@@ -274,6 +274,7 @@ def test_larger_corpora_get_larger_models(monkeypatch: pytest.MonkeyPatch) -> No
         assert row["patience"] * row["validate_every"] > row["warmup_steps"]
     assert [tier.vocabulary for tier in TIERS] == sorted(tier.vocabulary for tier in TIERS)
     assert tier_of(29_000).learning_rate == 5e-3
+    assert [row.get("norm") for row in rows] == ["pre"] * 4 + [None] * 4
 
 
 def test_duplicates_and_copies_are_dropped_where_there_are_many() -> None:

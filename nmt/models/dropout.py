@@ -22,5 +22,6 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     count = x.numel()
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     bits = draws.view(torch.int16)[:count].view(x.shape)
-    kept = bits >= round(rate * _LEVELS) - _LEVELS // 2
+    threshold = min(round(rate * _LEVELS), _LEVELS - 1) - _LEVELS // 2
+    kept = bits >= threshold
     return x * kept * (1 / (1 - rate))

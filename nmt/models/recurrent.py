@@ -127,7 +127,7 @@ class Bahdanau(nn.Module):
         self.first_state = nn.Linear(hidden_width, hidden_width)
         self.attention = AdditiveAttention(hidden_width, context_width, attention_width)
         self.cell = ConditionalGRUCell(embedding_width, context_width, hidden_width)
-        # t~ = U s + V y + C c, in pairs for the maxout (A.2.2).
+        # In pairs for the maxout.
         self.maxout_hidden = nn.Linear(hidden_width, 2 * maxout_width)
         self.maxout_input = nn.Linear(embedding_width, 2 * maxout_width, bias=False)
         self.maxout_context = nn.Linear(context_width, 2 * maxout_width, bias=False)
@@ -202,7 +202,7 @@ class Bahdanau(nn.Module):
         return self.cell(projected_BKD, context_BKD, hidden_BKD), context_BKD, weights_BKS
 
     def _deep_output(self, hidden: Tensor, embedded: Tensor, context: Tensor) -> Tensor:
-        """t = maxout(U s_i + V y_{i-1} + C c_i) (A.2.2)."""
+        """t = maxout(U s_i + V y_{i-1} + C c_i): A.2.2, with the s_i of eq. 4 where A.2.2 has s_{i-1}."""
         pairs = self.maxout_hidden(hidden) + self.maxout_input(embedded) + self.maxout_context(context)
         return self._drop(pairs.unflatten(-1, (-1, 2)).amax(dim=-1))
 
