@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from nmt import __version__
 from nmt.cli import average, data, evaluate, info, init, tokenizer, train, translate, visualize
-from nmt.errors import UserError
+from nmt.errors import InterruptedRun, UserError
 
 app = typer.Typer(
     name="nmt",
@@ -47,9 +48,13 @@ def main() -> None:
     # made training eight times slower. Read when torch is loaded, so it is set before.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
-    sys.exit(
-        run(lambda: app(args=arguments, standalone_mode=False), debug=len(arguments) < len(sys.argv) - 1)
-    )
+    debug = len(arguments) < len(sys.argv) - 1
+    code = run(lambda: app(args=arguments, standalone_mode=False), debug=debug)
+    if threading.active_count() > 1:
+        # A thread still waits for standard input, and Python would wait for it, or crash.
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(command: Callable[[], object], *, debug: bool) -> int:
@@ -60,13 +65,19 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
     try:
         result = command()
         sys.stdout.flush()
+        if result == 130:  # what the command line library makes of Ctrl-C
+            return _say("interrupted", 130, debug)
         return result if isinstance(result, int) else 0
     except BrokenPipeError:
-        # The reader, such as `head`, has had enough. Python would complain again when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_left()
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # the command line library saw it first
+            return _reader_left()
+        return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
         return _say("interrupted", 130, debug)
+    except InterruptedRun as stop:
+        return _say(str(stop), stop.exit_code, debug)
     except UserError as error:
         return _say(str(error), 2, debug)
     except OSError as error:
@@ -81,6 +92,13 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
             return _say("interrupted", 130, debug)
         text = _one_line(f"{type(error).__name__}: {error}")
         return _say(f"unexpected error: {text}; run again with --debug for the traceback", 1, debug)
+
+
+def _reader_left() -> int:
+    """The reader, such as `head`, has had enough: that is no error."""
+    # Python would complain when it closes a stdout that nobody reads.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    return 0
 
 
 def _say(message: str, code: int, debug: bool) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nmt.cli import output as out
+from nmt.errors import InterruptedRun
 
 
 def train(
@@ -37,8 +38,7 @@ def train(
         finally:
             show.close()
     if outcome.interrupted_by is not None:
-        out.note(f"step {outcome.step:,}: {outcome.reason}")
-        raise typer.Exit(128 + outcome.interrupted_by)
+        raise InterruptedRun(f"{folder}: step {outcome.step:,}: {outcome.reason}", outcome.interrupted_by)
     best = f"; best checkpoint {folder / 'best'} (step {outcome.best.step:,})" if outcome.best else ""
     out.note(f"finished: {outcome.reason}{best}")
 

@@ -8,6 +8,7 @@ that also holds `training_state.pt`.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,12 +67,15 @@ def save_model(
     """Write a model folder; `manifest` adds to what every manifest holds."""
     with new_folder(folder) as partial:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        safetensors.torch.save_file(contiguous, partial / WEIGHTS)
+        # Written by Python: the libraries' own writers hide what the system says of a full disk.
+        (partial / WEIGHTS).write_bytes(safetensors.torch.save(contiguous))
         (partial / CONFIG).write_text(dump_config(config), encoding="utf-8")
         for name, content in tokenizer_files(source_tokenizer, target_tokenizer).items():
             (partial / name).write_bytes(content)
         if training_state is not None:
-            torch.save(dict(training_state), partial / TRAINING_STATE)
+            buffer = io.BytesIO()
+            torch.save(dict(training_state), buffer)
+            (partial / TRAINING_STATE).write_bytes(buffer.getbuffer())
         sums = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
         whole = {"format": FORMAT, "nmt": __version__, **manifest, "files": sums}
         (partial / MANIFEST).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend."""
+"""Errors that the command line turns into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -28,3 +28,16 @@ class UserError(Exception):
             return self.message
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         return f"{place}: {self.message}"
+
+
+class InterruptedRun(Exception):
+    """Training was told to stop, and saved.
+
+    Args:
+        message: where it stands and how to go on.
+        signal_number: which signal told it; the exit code is 128 plus this.
+    """
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

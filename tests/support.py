@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does, before torch is loaded
+
 import torch
 
 
@@ -103,6 +105,9 @@ keep_last = 2
 
 [search]
 beam_size = 2
+max_length_factor = 1.0
+max_length_offset = 3
+max_source_tokens = 100
 """
 
 

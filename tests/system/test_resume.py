@@ -51,8 +51,8 @@ def test_a_signal_loses_nothing(whole: Path, number: int, code: int) -> None:
 
 # Moments in the life of a checkpoint: a function, its call about one, and whether to die before or after.
 MOMENTS = [
-    ("safetensors.torch.save_file", 2, "after"),
-    ("torch.save", 2, "before"),
+    ("pathlib.Path.write_bytes", 2, "after"),
+    ("pathlib.Path.write_bytes", 6, "before"),
     ("pathlib.Path.rename", 2, "before"),
     ("pathlib.Path.rename", 2, "after"),
     ("nmt.run.point", 3, "before"),

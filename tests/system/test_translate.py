@@ -49,10 +49,10 @@ def check_contract(nmt: Nmt, lines: list[str], *options: str) -> list[str]:
 
 
 def test_hostile_lines(tiny_run: Path) -> None:
-    lines = [*hostile_lines(300), "many words " * 2500, "y" * 3000]
+    lines = [*hostile_lines(120), "many words " * 600, "y" * 1000]
     together = check_contract(Nmt(tiny_run), lines)
-    alone = check_contract(Nmt(tiny_run), lines[:40], "--batch-tokens", "1")
-    assert together[:40] == alone
+    alone = check_contract(Nmt(tiny_run), lines[:20], "--batch-tokens", "1")
+    assert together[:20] == alone
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_json_lines(tiny_run: Path) -> None:
 def test_a_long_line_is_split_with_a_warning(tiny_run: Path) -> None:
     done = Nmt(tiny_run)("translate", RUN, stdin=b"short\n" + b"The dog sees it. " * 200 + b"\n")
     assert len(done.lines) == 2
-    assert "warning: <stdin>:2: longer than 256 tokens" in done.stderr
+    assert "warning: <stdin>:2: longer than 100 tokens" in done.stderr
 
 
 def test_a_line_typed_is_a_line_answered(tiny_run: Path) -> None:
@@ -157,7 +157,7 @@ def test_interrupted(tiny_run: Path) -> None:
 def test_shuffled_batched_and_alone_give_the_same_text(tiny_run: Path) -> None:
     """A translation does not depend on what else is in its batch."""
     nmt = Nmt(tiny_run)
-    lines = (tiny_run / "corpus/train.en").read_text().split("\n")[:200]
+    lines = (tiny_run / "corpus/train.en").read_text().split("\n")[:60]
     alone = check_contract(nmt, lines, "--batch-tokens", "1")
     assert check_contract(nmt, lines, "--batch-tokens", "500") == alone
     order = list(range(len(lines)))
