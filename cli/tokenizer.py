@@ -34,8 +34,8 @@ def train(
 
     if type not in ("bpe", "unigram", "word", "char"):
         raise UserError(f"--type {type} is not known; use bpe, unigram, word or char")
-    if not 0.9 < character_coverage <= 1:
-        raise UserError(f"--character-coverage {character_coverage} is not between 0.9 and 1")
+    if not 0.98 <= character_coverage <= 1:
+        raise UserError(f"--character-coverage {character_coverage} is not between 0.98 and 1")
     trained = train_tokenizer(
         (line for file in files for line in read_lines(file)),
         type=type,

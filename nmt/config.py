@@ -47,7 +47,7 @@ class TokenizerConfig(Section):
     type: Literal["bpe", "unigram", "word", "char"] = "bpe"
     vocabulary_size: int = Field(8000, ge=8)
     shared: bool = True  # one vocabulary for both languages
-    character_coverage: float = Field(0.9999, gt=0.9, le=1)  # the rest is spelled in bytes
+    character_coverage: float = Field(0.9999, ge=0.98, le=1)  # the rest is spelled in bytes
     sampling: float = Field(0.0, ge=0, lt=1)  # BPE-dropout rate, or unigram smoothing alpha; 0 is off
 
     @model_validator(mode="after")
