@@ -11,8 +11,9 @@ import typer
 from nmt.cli import output as out
 
 if TYPE_CHECKING:
-    from nmt.advice import Choice, Profile
+    from nmt.advice import Choice
     from nmt.holdout import Corpus, Layout, Pairs, Split
+    from nmt.profile import Profile
 
 
 def init(
@@ -34,7 +35,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier init wrote.")] = False,
 ) -> None:
     """Look at two aligned files, hold out what is missing and write a commented configuration."""
-    from nmt.advice import advise, fit_tokenizer, look, render
+    from nmt.advice import advise, fit_tokenizer, render
     from nmt.data.corpus import read_parallel
     from nmt.holdout import (
         check_place,
@@ -45,6 +46,7 @@ def init(
         split_corpus,
         write_all,
     )
+    from nmt.profile import look
 
     named = {"validation": validation, "test": test}
     prefixes = {name: prefix for name, prefix in named.items() if prefix is not None}

@@ -160,12 +160,10 @@ def _hash(text: str) -> int:
 
 def pair_hash(source: str, target: str) -> int:
     """What a pair is known by among duplicates; blanks at the ends do not count."""
-    """What a pair is known by among duplicates; blanks at the ends do not count."""
     return _hash(f"{source.strip()}\n{target.strip()}")
 
 
 def too_long(text: str, rules: Filter) -> bool:
-    """Whether one side, stripped, has too many words or characters."""
     """Whether one side, stripped, has too many words or characters."""
     if len(text) > rules.max_characters:
         return True
@@ -174,6 +172,5 @@ def too_long(text: str, rules: Filter) -> bool:
 
 
 def length_ratio(source: str, target: str) -> float:
-    """Characters of the longer over those of the shorter; neither may be empty."""
     """Characters of the longer over those of the shorter; neither may be empty."""
     return max(len(source), len(target)) / min(len(source), len(target))

@@ -26,6 +26,15 @@ _UNKNOWN_SURFACE = "<unk>"
 _seed_lock = threading.Lock()
 
 
+class VocabularySizeError(UserError):
+    """The text allows no vocabulary of that size: `most` entries, or `least`."""
+
+    def __init__(self, message: str, *, most: int | None = None, least: int = 0):
+        super().__init__(message)
+        self.most = most
+        self.least = least
+
+
 class Tokenizer:
     """A trained SentencePiece model."""
 
@@ -174,9 +183,10 @@ def train_tokenizer(
     """
     subwords = type in ("bpe", "unigram")
     if type != "word" and vocabulary_size <= _BYTES_AND_SPECIALS:
-        raise UserError(
+        raise VocabularySizeError(
             f"tokenizer.vocabulary_size = {vocabulary_size} leaves no room beside 256 bytes and 4 special "
-            f"tokens; set it to {_BYTES_AND_SPECIALS + 100} or more"
+            f"tokens; set it to {_BYTES_AND_SPECIALS + 100} or more",
+            least=_BYTES_AND_SPECIALS + 100,
         )
     seen = 0
 
@@ -218,15 +228,18 @@ def _training_error(message: str, vocabulary_size: int, lines: int) -> UserError
         return UserError("the training text has no words; a tokenizer needs text")
     too_high = re.search(r"value <= (\d+)", message)
     if too_high:
-        most = too_high.group(1)
-        return UserError(
+        most = int(too_high.group(1))
+        return VocabularySizeError(
             f"tokenizer.vocabulary_size = {vocabulary_size} is more than the corpus of {lines:,} lines "
-            f"allows; set it to {most} or less"
+            f"allows; set it to {most} or less",
+            most=most,
         )
     too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
     if too_small:
-        return UserError(
+        least = int(too_small.group(1))
+        return VocabularySizeError(
             f"tokenizer.vocabulary_size = {vocabulary_size} is less than the corpus needs; set it to "
-            f"{too_small.group(1)} or more, or lower tokenizer.character_coverage"
+            f"{least} or more, or lower tokenizer.character_coverage",
+            least=least,
         )
     return UserError(f"SentencePiece could not train the tokenizer: {message}")

@@ -1,76 +1,29 @@
 """What to train on a corpus, and why: a first configuration in which every value carries its reason.
 
-`look` measures the training text, `fit_tokenizer` finds a vocabulary that the text allows, `advise`
-chooses, `render` writes TOML. The sizes follow what trained well on corpora of that size: Wu et al. 2021
-for Multi30k's 29,000 pairs, fairseq's IWSLT'14 for 160,000, Vaswani et al. 2017 from a million on.
+`fit_tokenizer` finds a vocabulary that the text allows, `advise` chooses, `render` writes TOML. The
+sizes follow what trained well on corpora of that size: Wu et al. 2021 for Multi30k's 29,000 pairs,
+fairseq's IWSLT'14 for 160,000, Vaswani et al. 2017 from a million on.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import textwrap
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from nmt.config_file import parse_config
-from nmt.data.filter import Dropper, DropRow, Filter, HashSet, pair_hash
-from nmt.data.tokenizer import Tokenizer, train_tokenizer
+from nmt.data.tokenizer import Tokenizer, VocabularySizeError, train_tokenizer
 from nmt.errors import UserError
 from nmt.holdout import Layout
+from nmt.profile import SAMPLE, Pairs, Profile, spread
 
-Pairs = Sequence[tuple[str, str]]
-
-SAMPLE = 2000  # lines looked at for scripts and lengths
 TRIAL = 30_000  # pairs of the trial tokenizer
 RESERVED = 260  # entries of every vocabulary: bytes and special tokens
 FEW = 20_000  # pairs
-DROPPED, DUPLICATE, COPY = 1, 2, 4
 WIDTH = 100  # of a line of the configuration
-# Scripts written without blanks between words, by the first word of their characters' Unicode names.
-UNSPACED = frozenset(("Han", "Kana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan"))
-_SCRIPTS = {"CJK": "Han", "HIRAGANA": "Kana", "KATAKANA": "Kana", "KATAKANA-HIRAGANA": "Kana"}
-
-
-@dataclass(frozen=True)
-class Side:
-    """One language of a corpus, judged by a sample."""
-
-    scripts: tuple[str, ...]  # those of a fifth of the letters or more, the most frequent first
-    words: float  # between blanks, a line
-    characters: float  # a line
-
-    @property
-    def spaced(self) -> bool:
-        """Whether blanks part the words."""
-        if not UNSPACED.intersection(self.scripts):
-            return True
-        # Text of such a script may have been segmented into words.
-        return self.words >= 2 and self.characters / self.words <= 6
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What a training text is like."""
-
-    kept: Pairs = field(repr=False)  # what preparation will keep under the advised rules
-    pairs: int
-    dropped: tuple[DropRow, ...]  # by the default rules
-    duplicates: int
-    drop_duplicates: bool
-    copies: int
-    drop_copies: bool
-    source: Side
-    target: Side
-
-    @property
-    def same_script(self) -> bool:
-        return bool(set(self.source.scripts) & set(self.target.scripts))
 
 
 class TokenizerPlan(NamedTuple):
@@ -126,61 +79,6 @@ MOST_STEPS = 100_000  # Vaswani et al. 2017, base
 TOKENS_PER_SECOND = {"tiny": 6000, "small": 900, "base": 600}
 
 
-def look(pairs: Pairs) -> Profile:
-    """Measure a training text."""
-    dropper, known = Dropper(Filter()), HashSet()
-    marks = bytearray(len(pairs))
-    for index, (source, target) in enumerate(pairs):
-        if dropper.reason(source, target) is not None:
-            marks[index] = DROPPED
-        else:
-            duplicate = DUPLICATE * (not known.add(pair_hash(source, target)))
-            marks[index] = duplicate | COPY * (source.strip() == target.strip())
-    duplicates = sum(bool(mark & DUPLICATE) for mark in marks)
-    copies = sum(bool(mark & COPY) for mark in marks)
-    # Above these shares they cost more than a look at the data; where half is copied, copying is the task.
-    drop_duplicates = duplicates > 0.02 * dropper.kept
-    drop_copies = 0.01 * dropper.kept < copies < 0.5 * dropper.kept
-    unwanted = DROPPED | DUPLICATE * drop_duplicates | COPY * drop_copies
-    kept = [pair for pair, mark in zip(pairs, marks, strict=True) if not mark & unwanted]
-    sample = spread(kept, SAMPLE)
-    return Profile(
-        kept,
-        len(pairs),
-        dropper.drop_table(),
-        duplicates,
-        drop_duplicates,
-        copies,
-        drop_copies,
-        _side([source for source, _ in sample]),
-        _side([target for _, target in sample]),
-    )
-
-
-def spread(pairs: Pairs, count: int) -> Pairs:
-    """At most `count` pairs, evenly spaced."""
-    if len(pairs) <= count:
-        return pairs
-    return [pairs[i * len(pairs) // count] for i in range(count)]
-
-
-def _side(lines: Sequence[str]) -> Side:
-    letters = Counter(_script(c) for line in lines for c in line if c.isalpha())
-    count = max(1, len(lines))
-    scripts = tuple(name for name, n in letters.most_common() if n >= 0.2 * letters.total())
-    return Side(
-        scripts or ("no letters",),
-        sum(len(line.split()) for line in lines) / count,
-        sum(map(len, lines)) / count,
-    )
-
-
-@lru_cache(maxsize=100_000)
-def _script(letter: str) -> str:
-    first = unicodedata.name(letter, "unknown").split(" ")[0].split("-")[0]
-    return _SCRIPTS.get(first, first.capitalize())
-
-
 def tier_of(pairs: int) -> Tier:
     """The tier of a corpus with so many training pairs."""
     return next(tier for tier in TIERS if pairs < tier.below)
@@ -223,20 +121,17 @@ def _fit(
     while low <= high:
         try:
             return _try(text, kind, shared, size, coverages[0]), coverages[0]
-        except UserError as error:
-            limit = re.search(r"set it to (\d+) or (less|more)", error.message)
-            if limit is None:
-                raise
-            if limit[2] == "less" and len(text) < len(kept):
+        except VocabularySizeError as error:
+            if error.most is not None and len(text) < len(kept):
                 text = kept  # it may allow what a sample does not
-            elif limit[2] == "less":
+            elif error.most is not None:
                 # Not all it allows: the last entries are whole words seen twice.
-                high = min(high - 1, int(limit[1]))
+                high = min(high - 1, error.most)
                 size = max(low, RESERVED + int(0.8 * (high - RESERVED)))
-            elif int(limit[1]) > min(high, 1.6 * wanted) and len(coverages) > 1:
+            elif error.least > min(high, 1.6 * wanted) and len(coverages) > 1:
                 del coverages[0]
             else:
-                low = max(low + 1, int(limit[1]))
+                low = max(low + 1, error.least)
                 size = min(high, RESERVED + int(1.2 * (low - RESERVED)))
     return None
 
@@ -338,7 +233,7 @@ def _model(plan: TokenizerPlan, tier: Tier, n: int) -> list[Choice]:
         Choice("model", "preset", tier.preset, f"{n:,} pairs: {sizes[tier.preset]}"),
         Choice("model", "dropout", tier.dropout, noise[tier.dropout]),
     ]
-    if n < FEW:
+    if tier.preset == "tiny":
         norm = "learns sooner where to look; with post 4,500 pairs stayed at a quarter of the BLEU"
         found.append(Choice("model", "norm", "pre", norm))
     if not plan.shared:

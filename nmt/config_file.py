@@ -156,7 +156,7 @@ def _build(
         path = [str(part) for part in first["loc"] if part not in MODEL_SECTIONS]
         if first["type"] == "missing" and len(path) > 2:
             given = json.dumps(values[path[0]][path[1]], default=str)
-            raise fail(f"{path[0]}.{path[1]} = {given} has too few values", path[:2]) from None
+            raise fail(f"{path[0]}.{path[1]} = {given} has too few values; give all", path[:2]) from None
         if first["type"] == "missing":
             raise fail(f"{'.'.join(path)} is missing; add it under [{path[0]}]", path[:1]) from None
         if first["type"] == "value_error":

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.advice import TIERS, advise, fit_tokenizer, look, tier_of
+from nmt.advice import TIERS, advise, fit_tokenizer, tier_of
 from nmt.cli.init import init
 from nmt.config import Config
 from nmt.config_file import load_config
@@ -26,6 +26,7 @@ from nmt.data.prepare import prepare
 from nmt.data.synthetic import generate
 from nmt.errors import UserError
 from nmt.holdout import Corpus, Layout, languages_of, split_corpus
+from nmt.profile import look
 
 Pairs = list[tuple[str, str]]
 POOL: Pairs = [(p.source, p.target) for p in generate("train", 5000, seed=1)]
@@ -274,7 +275,7 @@ def test_larger_corpora_get_larger_models(monkeypatch: pytest.MonkeyPatch) -> No
         assert row["patience"] * row["validate_every"] > row["warmup_steps"]
     assert [tier.vocabulary for tier in TIERS] == sorted(tier.vocabulary for tier in TIERS)
     assert tier_of(29_000).learning_rate == 5e-3
-    assert [row.get("norm") for row in rows] == ["pre"] * 4 + [None] * 4
+    assert [row.get("norm") for row in rows] == ["pre"] * 5 + [None] * 3
 
 
 def test_duplicates_and_copies_are_dropped_where_there_are_many() -> None:
