@@ -35,13 +35,12 @@ class LiveView(Lines):
         if kind == "preflight":
             for text in preflight(event):
                 self.line(text)
-            if not event["finished"]:
-                self.first_step = event["continues_from"]
-                self.task = self.progress.add_task(
-                    "step", total=event["steps"], completed=self.first_step, state="first batches"
-                )
-                self.progress.start()
-                self.began = time.perf_counter()
+            self.first_step = event["continues_from"]
+            self.task = self.progress.add_task(
+                "step", total=event["steps"], completed=self.first_step, state="first batches"
+            )
+            self.progress.start()
+            self.began = time.perf_counter()
         elif kind == "train":
             done = event["step"] - self.first_step
             total = self.progress.tasks[0].total or 0

@@ -94,9 +94,7 @@ def preflight(event: dict[str, Any]) -> list[str]:
         f"device      {event['device']}, {event['precision']}, {event['threads']} threads",
         f"run         {event['run']}",
     ]
-    if event["finished"]:
-        lines.append(f"this run is finished ({event['finished']}); --restart begins anew")
-    elif event["continues_from"]:
+    if event["continues_from"]:
         lines.append(f"continues from step {event['continues_from']:,}")
     return lines
 

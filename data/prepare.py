@@ -24,7 +24,7 @@ from nmt.data.corpus import find_side, is_tsv, read_parallel, sha256_of
 from nmt.data.filter import Dropper, Filter, HeldOut
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import UserError
-from nmt.files import new_folder, remove_partial
+from nmt.files import lock, new_folder, remove_partial
 
 FORMAT = 1
 _CHUNK = 20_000  # lines tokenized at a time
@@ -96,11 +96,12 @@ def prepare(config: Config, root: Path, tell: Callable[[str], None] = lambda _: 
     files = corpus_files(config.data, config.data.train_prefixes)
     sums = {str(file): sha256_of(file) for file in files}
     folder = root / _key(config, list(sums.values()))
-    if not (folder / "manifest.json").exists():
-        root.mkdir(parents=True, exist_ok=True)
-        remove_partial(root)
-        with new_folder(folder) as partial:
-            _build(config, sums, partial, tell)
+    root.mkdir(parents=True, exist_ok=True)
+    with lock(root, wait=True):  # two runs that begin together prepare once
+        if not (folder / "manifest.json").exists():
+            remove_partial(root)
+            with new_folder(folder) as partial:
+                _build(config, sums, partial, tell)
     return load_prepared(folder)
 
 

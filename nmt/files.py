@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 _PARTIAL = ".partial-"
 
@@ -60,6 +62,21 @@ def new_folder(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
     if doomed:
         shutil.rmtree(doomed)
+
+
+def lock(folder: Path, *, wait: bool) -> IO[bytes]:
+    """Hold `folder` for this process until the file returned is closed, or the process ends.
+
+    Raises:
+        BlockingIOError: another process holds it, and `wait` is False.
+    """
+    file = (folder / ".lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def remove_folder(path: Path) -> None:

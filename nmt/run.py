@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -16,7 +15,7 @@ from nmt.checkpoint import CONFIG, MANIFEST, read_manifest
 from nmt.config import Config
 from nmt.config_file import changed_keys, dump_config, load_config
 from nmt.errors import UserError
-from nmt.files import point, remove_folder, remove_partial, write_file
+from nmt.files import lock, point, remove_folder, remove_partial, write_file
 
 METRICS = "metrics.jsonl"
 _PREFIX = "step-"
@@ -28,6 +27,7 @@ class Checkpoint:
     step: int
     scores: dict[str, float]
     scheduled: bool  # False: written because training was interrupted
+    training_data: list[dict[str, str]]  # name and sha256 of each file it was trained on
 
 
 class Run:
@@ -77,11 +77,9 @@ class Run:
             ) from None
 
     def _locked(self) -> Run:
-        self._lock = (self.folder / ".lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock(self.folder, wait=False)
         except BlockingIOError:
-            self._lock.close()
             raise UserError(
                 "another process is training here; wait for it, or choose another --run", file=self.folder
             ) from None
@@ -183,7 +181,11 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
             manifest = read_manifest(path)
             found.append(
                 Checkpoint(
-                    path, manifest["step"], manifest.get("scores", {}), manifest.get("scheduled", True)
+                    path,
+                    manifest["step"],
+                    manifest.get("scores", {}),
+                    manifest.get("scheduled", True),
+                    manifest.get("training_data", []),
                 )
             )
     return found

@@ -96,9 +96,23 @@ def train(config: Config, run: Run, observe: Observer = lambda event: None) -> O
     Raises:
         UserError: the data or configuration is wrong, or the loss is not finite.
     """
+    finished = finished_outcome(run)
+    if finished is not None:
+        return finished
+    trainer = Trainer(config, run, observe)
+    # Until here there is nothing to save, and an interruption ends the process at once.
     with Interrupt() as interrupt:
-        trainer = Trainer(config, run, observe)
         return trainer.train(interrupt)
+
+
+def finished_outcome(run: Run) -> Outcome | None:
+    """How a run ended that needs no more training; its corpus may be gone by now."""
+    found = run.checkpoints()
+    progress = Progress(**load_training_state(found[-1].folder)["progress"]) if found else Progress()
+    if not progress.finished:
+        return None
+    best = next((c for c in found if c.step == progress.best_step), None)
+    return Outcome(f"{progress.finished} (nothing to do; --restart begins anew)", progress.step, best)
 
 
 class Trainer:
@@ -336,6 +350,15 @@ class Trainer:
             return
         folder = found[-1].folder
         state = load_training_state(folder)
+        trained_on = found[-1].training_data
+        if [entry["sha256"] for entry in trained_on] != [
+            entry["sha256"] for entry in self.data.manifest["training_data"]
+        ]:
+            raise UserError(
+                "the training corpus is not the one this run was begun with: its files changed; put them "
+                "back, use --run for a new folder, or --restart",
+                file=self.run.folder,
+            )
         set_weights(self.model, load_weights(folder), folder)
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
@@ -380,7 +403,6 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "precision": self.settings.precision,
             "continues_from": self.progress.step,
-            "finished": self.progress.finished,
             "run": str(self.run.folder),
         }
 

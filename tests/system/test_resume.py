@@ -144,3 +144,23 @@ def test_two_processes_do_not_train_in_one_folder(nmt: Nmt, tmp_path: Path) -> N
         assert any(b"step 3 " in line for line in first.stderr)
         assert "another process" in nmt.error(*arguments)
         first.kill()
+
+
+def test_a_finished_run_needs_no_corpus(nmt: Nmt, tmp_path: Path) -> None:
+    prepare_folder(tmp_path)
+    nmt("train", "tiny.toml", "--set", "training.max_steps=2")
+    (tmp_path / "corpus").rename(tmp_path / "gone")
+    assert "finished" in nmt("train", "tiny.toml", "--set", "training.max_steps=2").stderr
+
+
+def test_a_changed_corpus_is_refused(nmt: Nmt, tmp_path: Path) -> None:
+    prepare_folder(tmp_path)
+    arguments = ["train", "tiny.toml", *LONGER]
+    assert stop_at(nmt, arguments, "step 12 ", signal.SIGTERM) == 143
+    with (
+        (tmp_path / "corpus/train.en").open("a") as source,
+        (tmp_path / "corpus/train.de").open("a") as target,
+    ):
+        source.write("One more.\n")
+        target.write("Noch einer.\n")
+    assert "its files changed" in nmt.error(*arguments)
