@@ -7,7 +7,7 @@ quickstart: $(QUICKSTART)/results.md  ## Corpus, tokenizer, two models, translat
 	@echo "attention of one sentence: $(QUICKSTART)/attention-transformer.png and -bahdanau.png"
 
 $(QUICKSTART)/corpus/train.en: | $(READY)
-	$(NMT) data synthesize --output $(QUICKSTART)/corpus
+	$(NMT) data synthesize --output $(QUICKSTART)/corpus --train 20000
 
 # `nmt train` knows by itself what is done and goes on where it stopped.
 $(QUICKSTART)/%/best: recipes/quickstart/%.toml $(QUICKSTART)/corpus/train.en | $(READY)
