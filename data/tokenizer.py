@@ -24,6 +24,7 @@ SPACE = "\u2581"  # SentencePiece writes blanks as this character
 _BYTES_AND_SPECIALS = 256 + len(SPECIAL_IDS)
 _UNKNOWN_SURFACE = "<unk>"
 _seed_lock = threading.Lock()
+_SAMPLING_IS_SEEDED = tuple(map(int, sentencepiece.__version__.split(".")[:3])) < (0, 2, 2)
 
 
 class VocabularySizeError(UserError):
@@ -94,9 +95,17 @@ class Tokenizer:
     def sample_all(self, lines: Sequence[str], rate: float, seed: int) -> list[list[int]]:
         """A random segmentation of each line: BPE-dropout with that rate, or unigram with alpha = rate.
 
-        The same lines, rate and seed give the same result. SentencePiece keeps one generator a
-        thread and reads the seed when it makes it, hence the thread.
+        The same lines, rate and seed give the same result, in any process. SentencePiece keeps one
+        generator a thread and reads the seed when it makes it, hence the thread.
+
+        Raises:
+            UserError: this SentencePiece draws differently in every process (0.2.2 and later).
         """
+        if not _SAMPLING_IS_SEEDED:
+            raise UserError(
+                f"tokenizer.sampling needs sentencepiece below 0.2.2: {sentencepiece.__version__} does not "
+                "keep to the seed, and a run could not be continued; install sentencepiece==0.2.1"
+            )
 
         def sample() -> list[list[int]]:
             return [

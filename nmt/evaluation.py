@@ -60,8 +60,9 @@ def evaluate(
         result = metric.corpus_score(list(hypotheses), [list(r) for r in references], **samples)
         low = high = None
         if confidence:
-            low, high = result._mean - result._ci, result._mean + result._ci
-        scores.append(Score(result.name, result.score, str(metric.get_signature()), low, high))
+            # sacreBLEU's own numbers, some of them NumPy's, which JSON does not know.
+            low, high = float(result._mean - result._ci), float(result._mean + result._ci)
+        scores.append(Score(result.name, float(result.score), str(metric.get_signature()), low, high))
     return scores
 
 

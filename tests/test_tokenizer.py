@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -413,3 +415,18 @@ def test_load_of_a_missing_file_or_a_folder(tmp_path: Path) -> None:
     assert caught.value.file == str(tmp_path / "none.model")
     with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
         Tokenizer.load(tmp_path)
+
+
+def test_sampling_is_the_same_in_every_process(tmp_path: Path) -> None:
+    """What continuing a run rests on: SentencePiece 0.2.2 fails here."""
+    lines = ["the dogs see the old houses near the garden", "where are the young teachers"] * 20
+    tokenizer = train_tokenizer(lines, type="bpe", vocabulary_size=300)
+    (tmp_path / "model").write_bytes(tokenizer.model)
+    script = (
+        "import sys; from pathlib import Path; from nmt.data.tokenizer import Tokenizer;"
+        "print(Tokenizer.load(Path(sys.argv[1])).sample_all(sys.argv[2:], 0.3, 7))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "model", *lines], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(tokenizer.sample_all(lines, 0.3, 7))

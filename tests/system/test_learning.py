@@ -91,11 +91,20 @@ def write_task(folder: Path, task: str, architecture: str) -> None:
 
 
 CASES = [
-    pytest.param("transformer", "copy", 300, 3e-3, id="transformer-copy"),
+    ("bahdanau", "copy", 200, 5e-3),
+    ("bahdanau", "reverse", 180, 6e-3),
+    ("bahdanau", "sort", 400, 5e-3),
+    ("transformer", "copy", 300, 4e-3),
+    ("transformer", "reverse", 600, 3e-3),
+    ("transformer", "sort", 500, 4e-3),
 ]
+FAST = [("bahdanau", "reverse")]
 
 
-@pytest.mark.parametrize(("architecture", "task", "steps", "rate"), CASES)
+@pytest.mark.parametrize(
+    ("architecture", "task", "steps", "rate"),
+    [pytest.param(*case, marks=() if case[:2] in FAST else pytest.mark.slow) for case in CASES],
+)
 def test_learns(nmt: Nmt, architecture: str, task: str, steps: int, rate: float) -> None:
     write_task(nmt.folder, task, architecture)
     chosen = {"max_steps": steps, "warmup_steps": steps // 10, "learning_rate": rate}

@@ -1,0 +1,209 @@
+"""Who may import whom: the architecture as a table, and a check that the code keeps to it.
+
+Imports inside functions and under `if TYPE_CHECKING` count as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Module -> what it may import, of ours. `x.*` is every module inside the package x. A module is held to
+# the line that names it, else to the line of its package. What a line allows need not be used.
+ALLOWED: dict[str, set[str]] = {
+    # Foundation
+    "nmt": set(),
+    "nmt.errors": set(),
+    "nmt.files": set(),
+    "nmt.config": set(),
+    "nmt.config_file": {"nmt.config", "nmt.errors"},
+    # Text -> batches. Only preparation knows the configuration.
+    "nmt.data": set(),
+    "nmt.data.*": {"nmt.data.*", "nmt.errors", "nmt.files"},
+    "nmt.data.prepare": {"nmt.data.*", "nmt.errors", "nmt.files", "nmt.config"},
+    # Functions of tensors and of text, which know nothing of models or files
+    "nmt.loss": set(),
+    "nmt.search": set(),
+    "nmt.evaluation": {"nmt.errors"},
+    "nmt.results": {"nmt.errors", "nmt.files"},
+    "nmt.optimization": {"nmt.config"},
+    # Models. Configuration stops at the package: its modules take plain arguments.
+    "nmt.models": {"nmt.models.*", "nmt.config"},
+    "nmt.models.*": {"nmt.models.*"},
+    "nmt.models.dropout": set(),
+    "nmt.models.attention": {"nmt.models.dropout"},
+    "nmt.models.embeddings": {"nmt.models.dropout"},
+    # Model folders -> text -> pictures
+    "nmt.checkpoint": {
+        *("nmt.config", "nmt.config_file", "nmt.errors", "nmt.files"),
+        *("nmt.data.prepare", "nmt.data.tokenizer", "nmt.models"),
+    },
+    "nmt.translator": {
+        "nmt.checkpoint",
+        "nmt.config",
+        "nmt.data.*",
+        "nmt.errors",
+        "nmt.models",
+        "nmt.search",
+    },
+    "nmt.heatmap": {"nmt.checkpoint", "nmt.data.*", "nmt.translator"},
+    # Batches -> model folders
+    "nmt.examples": {"nmt.data.*"},
+    "nmt.run": {"nmt.checkpoint", "nmt.config", "nmt.config_file", "nmt.errors", "nmt.files"},
+    "nmt.training": {
+        *("nmt.config", "nmt.errors", "nmt.files", "nmt.data.*", "nmt.examples", "nmt.models"),
+        *("nmt.loss", "nmt.optimization", "nmt.checkpoint", "nmt.run", "nmt.translator", "nmt.evaluation"),
+    },
+    # Two text files -> a configuration
+    "nmt.holdout": {"nmt.data.*", "nmt.errors", "nmt.files"},
+    "nmt.profile": {"nmt.data.*"},
+    "nmt.advice": {
+        *("nmt.config", "nmt.config_file", "nmt.errors", "nmt.data.*", "nmt.holdout", "nmt.profile"),
+    },
+    # The command line: everything, and the only code that prints
+    "nmt.cli": set(),
+    "nmt.cli.*": {"nmt.*"},
+}
+# `nmt --help` is quick because these are imported inside commands.
+HEAVY = {"torch", "numpy", "sentencepiece", "pydantic", "matplotlib", "rich", "sacrebleu", "safetensors"}
+
+
+def find_modules() -> dict[str, Path]:
+    """Every module of ours by its name; a package by that of its `__init__`."""
+    found = {}
+    for folder, package in (("nmt", "nmt"), ("data", "nmt.data"), ("cli", "nmt.cli")):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            inner = path.relative_to(ROOT / folder).with_suffix("").parts
+            found[".".join([package, *(part for part in inner if part != "__init__")])] = path
+    return found
+
+
+MODULES = find_modules()
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+def imports_of(tree: ast.AST) -> Iterator[str]:
+    """The modules of ours that a tree imports, wherever in it. `nmt` itself, which holds the version
+    and imports nothing, is everyone's."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import; write it out"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            # `from nmt.data import tokenizer` names a module, `from nmt.models import build_model` does not.
+            names = [name if name in MODULES else str(node.module) for name in inner]
+        else:
+            continue
+        yield from (name for name in names if name.startswith("nmt."))
+
+
+def line_of(module: str) -> set[str] | None:
+    package = module.rpartition(".")[0]
+    return ALLOWED.get(module, ALLOWED.get(f"{package}.*"))
+
+
+def is_allowed(module: str, imported: str) -> bool:
+    return any(
+        imported == allowed or (allowed.endswith(".*") and imported.startswith(allowed[:-1]))
+        for allowed in line_of(module) or ()
+    )
+
+
+def test_every_module_has_a_line_and_every_line_a_module() -> None:
+    assert [module for module in MODULES if line_of(module) is None] == [], "give it a line in ALLOWED"
+    for name in {*ALLOWED, *(name for line in ALLOWED.values() for name in line)}:
+        assert name.removesuffix(".*") in MODULES, f"{name} is in ALLOWED and is no module"
+
+
+def test_modules_import_what_the_table_allows() -> None:
+    wrong = [
+        f"{module} imports {imported}"
+        for module, tree in TREES.items()
+        for imported in dict.fromkeys(imports_of(tree))
+        if not is_allowed(module, imported)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "imported"),
+    [
+        ("nmt.search", "import nmt.models.seam", "nmt.models.seam"),
+        ("nmt.search", "from nmt.models import Model", "nmt.models"),
+        ("nmt.loss", "def f():\n    from nmt import files", "nmt.files"),
+        ("nmt.data.batches", "if TYPE_CHECKING:\n    from nmt.config import Config", "nmt.config"),
+        ("nmt.models.transformer", "from nmt.config import ModelConfig", "nmt.config"),
+        ("nmt.training", "from nmt.cli import output", "nmt.cli.output"),
+        ("nmt.evaluation", "class C:\n    import nmt.files as f", "nmt.files"),
+    ],
+)
+def test_the_check_sees(module: str, text: str, imported: str) -> None:
+    assert list(imports_of(ast.parse(text))) == [imported]
+    assert not is_allowed(module, imported)
+
+
+def test_imports_go_round_nowhere() -> None:
+    """The table allows neighbours to import each other; the code must do so one way."""
+    graph = {module: set(imports_of(tree)) for module, tree in TREES.items() if "nmt.cli" not in module}
+    while graph:
+        leaves = [module for module, imported in graph.items() if not imported & graph.keys()]
+        assert leaves, f"these import each other in a circle: {', '.join(sorted(graph))}"
+        for module in leaves:
+            del graph[module]
+
+
+def test_only_the_command_line_prints() -> None:
+    wrong = []
+    for module, tree in TREES.items():
+        if module.startswith("nmt.cli"):
+            continue
+        for node in ast.walk(tree):
+            prints = isinstance(node, ast.Name) and node.id == "print"
+            attribute = node.attr if isinstance(node, ast.Attribute) and is_name(node.value, "sys") else ""
+            names = [a.name for a in node.names] if is_import_from(node, "sys") else [attribute]
+            if prints or {"stdout", "stderr", "__stdout__", "__stderr__"} & set(names):
+                wrong.append(f"{MODULES[module]}:{getattr(node, 'lineno', 0)}")
+    assert wrong == []
+
+
+def is_name(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def is_import_from(node: ast.AST, module: str) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module == module
+
+
+def test_modules_do_no_work_when_imported() -> None:
+    """At the top of a module stand imports, definitions and constants; `nmt.cli.main` adds the commands."""
+    definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    wrong = []
+    for module, tree in TREES.items():
+        for node in tree.body:
+            is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            is_typing = isinstance(node, ast.If) and is_name(node.test, "TYPE_CHECKING")
+            registers = module == "nmt.cli.main" and isinstance(node, ast.Expr)
+            if not (isinstance(node, definitions) or is_docstring or is_typing or registers):
+                wrong.append(f"{MODULES[module]}:{node.lineno}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("program", ["import nmt.cli.main", "from nmt.cli.main import app; app(['--help'])"])
+def test_the_command_line_starts_without_heavy_libraries(program: str) -> None:
+    program = (
+        "import atexit, json, sys\n"
+        "atexit.register(lambda: sys.stderr.write(json.dumps(sorted(sys.modules))))\n" + program
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stderr)}
+    assert "typer" in loaded
+    assert loaded & HEAVY == set()
