@@ -6,6 +6,7 @@ NMT    := $(BIN)/nmt
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 .PHONY: help setup test test-slow check format bench clean
 
 help:  ## This list

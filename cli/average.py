@@ -30,6 +30,8 @@ def average(
             f"training.keep_last = {last}",
             file=run,
         )
+    if output.is_symlink() or (output / "training_state.pt").exists():
+        raise UserError("is a checkpoint of a run; choose another --output", file=output)
     if output.exists() and not (output / "manifest.json").exists():
         raise UserError("exists and is not a model; choose another --output", file=output)
     chosen = found[-last:]

@@ -46,6 +46,8 @@ def evaluate(
         raise UserError("no reference given; add --reference FILE")
     if (model is None) == (not system):
         raise UserError("give either MODEL with --source, or --system NAME=FILE")
+    if system and (source is not None or output is not None):
+        raise UserError("--source and --output go with MODEL, not with --system")
     if model is not None and source is None:
         raise UserError("MODEL needs text to translate; add --source FILE")
 
@@ -77,6 +79,8 @@ def evaluate(
         system_name, equals, path = given.partition("=")
         if not (equals and path):
             raise UserError(f"--system {given} is not of the form NAME=FILE")
+        if system_name in hypotheses:
+            raise UserError(f"--system {given}: there are two systems of that name; call one otherwise")
         hypotheses[system_name] = list(read_lines(path))
         if len(hypotheses[system_name]) != len(references[0]):
             raise UserError(

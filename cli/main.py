@@ -60,8 +60,9 @@ def main() -> None:
 def run(command: Callable[[], object], *, debug: bool) -> int:
     """The exit code of a command; its errors become one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
-        # Text is UTF-8 whatever the locale; "\n" ends a line on every system.
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]
+        # Text is UTF-8 whatever the locale; "\n" ends a line on every system. A closed stream is None.
+        if stream is not None:
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]
     try:
         result = command()
         sys.stdout.flush()
@@ -86,6 +87,11 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
     except MemoryError:
         return _say("out of memory; lower training.batch_tokens or --batch-tokens", 1, debug)
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.stderr.write(f"{error}\n")
+            return 2
+        if "out of memory" in str(error) or "can't allocate memory" in str(error):  # torch's own errors
+            return _say("out of memory; lower training.batch_tokens or --batch-tokens", 1, debug)
         if hasattr(error, "format_message"):  # the command line itself is wrong
             return _say(f"{_one_line(error.format_message())}; see nmt --help", 2, debug)
         if type(error).__name__ == "Abort":

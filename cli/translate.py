@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import queue
@@ -54,17 +55,38 @@ def translate(
     if output is None:
         _run(translator, lines, sys.stdout.buffer, format)
         return
-    if output.is_dir():
-        raise UserError("is a folder; name a file with --output", file=output)
-    partial = output.with_name(output.name + ".partial")
+    _check_output(output, source)
+    target = output.resolve()  # a link stays a link
+    if target.exists() and not target.is_file():  # a pipe or a device is written to, not replaced
+        with target.open("wb") as stream:
+            _run(translator, lines, stream, format)
+        return
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         with partial.open("wb") as stream:
-            _run(translator, lines, stream, format)
+            if output.suffix == ".gz":
+                with gzip.GzipFile(target.name, "wb", fileobj=stream) as packed:
+                    _run(translator, lines, packed, format)
+            else:
+                _run(translator, lines, stream, format)
             stream.flush()
             os.fsync(stream.fileno())
-    except FileNotFoundError:
-        raise UserError("its folder does not exist; create it first", file=output) from None
-    partial.replace(output)
+    except BaseException:
+        # What is translated so far stays, under the name the user knows it by.
+        if partial.exists():
+            partial.replace(target.with_name(f"{target.name}.unfinished"))
+        raise
+    partial.replace(target)
+
+
+def _check_output(output: Path, source: str) -> None:
+    """UserError where the output cannot be written or is the input."""
+    if output.is_dir():
+        raise UserError("is a folder; name a file with --output", file=output)
+    if not output.resolve().parent.is_dir():
+        raise UserError("its folder does not exist; create it first", file=output)
+    if source != "-" and output.exists() and output.samefile(source):
+        raise UserError("is the input too; choose another --output", file=output)
 
 
 def _run(translator: Translator, lines: Lines, stream: Any, format: str) -> None:
@@ -116,10 +138,10 @@ class Lines:
         self.name = display_name(source)
         self.typed = source == "-" and sys.stdin is not None and sys.stdin.isatty()
         self.total: int | None = None
-        if source != "-":
+        # A missing or unreadable file is an error now, not after the model is loaded. A pipe is read once.
+        if source != "-" and (Path(source).is_file() or not Path(source).exists()):
             from nmt.data.corpus import open_bytes
 
-            # A missing or unreadable file is an error now, not after the model is loaded.
             with open_bytes(source) as stream:
                 stream.read(1)
             if out.is_terminal():

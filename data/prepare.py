@@ -96,6 +96,8 @@ def prepare(config: Config, root: Path, tell: Callable[[str], None] = lambda _: 
     files = corpus_files(config.data, config.data.train_prefixes)
     sums = {str(file): sha256_of(file) for file in files}
     folder = root / _key(config, list(sums.values()))
+    if (folder / "manifest.json").exists():
+        return load_prepared(folder)
     root.mkdir(parents=True, exist_ok=True)
     with lock(root, wait=True):  # two runs that begin together prepare once
         if not (folder / "manifest.json").exists():

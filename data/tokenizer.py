@@ -46,6 +46,8 @@ class Tokenizer:
             ValueError: it is not one, or its special ids are not ours.
         """
         self.model = model
+        if not model:  # taken by SentencePiece for "load later"
+            raise ValueError("not a SentencePiece model")
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:

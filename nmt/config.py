@@ -32,6 +32,17 @@ class DataConfig(Section):
     drop_duplicates: bool = False
     drop_overlap: bool = False  # source line in validation or test
 
+    @model_validator(mode="after")
+    def _makes_sense(self) -> DataConfig:
+        if not self.train:
+            raise ValueError("data.train is empty; name a corpus")
+        if self.source_language == self.target_language:
+            raise ValueError(
+                f"data.source_language and data.target_language are both {self.source_language}; "
+                "name the two suffixes"
+            )
+        return self
+
     @property
     def train_prefixes(self) -> tuple[str, ...]:
         return (self.train,) if isinstance(self.train, str) else self.train
@@ -197,7 +208,7 @@ class SearchConfig(Section):
     length_penalty: float = Field(1.0, ge=0)  # 0: none; 1: close to the mean log-probability a token
     max_length_factor: float = Field(1.5, gt=0)  # longest translation: factor x source tokens + offset
     max_length_offset: int = Field(20, ge=1)
-    max_source_tokens: int = Field(256, ge=8)  # longer lines are split, translated in parts, rejoined
+    max_source_tokens: int = Field(512, ge=8)  # longer lines are split, translated in parts, rejoined
     batch_tokens: int = Field(2048, ge=1)  # source tokens a batch, padding counted
 
 
@@ -216,6 +227,12 @@ class Config(Section):
             raise ValueError(
                 'model.tie_embeddings = "all" needs one vocabulary; '
                 'set tokenizer.shared = true or model.tie_embeddings = "target"'
+            )
+        learned = isinstance(self.model, TransformerConfig) and self.model.positions == "learned"
+        if learned and self.model.max_positions <= self.data.max_tokens:  # type: ignore[union-attr]
+            raise ValueError(
+                f"model.max_positions has no room for sentences of data.max_tokens = {self.data.max_tokens} "
+                f"and their end; set it to {self.data.max_tokens + 1} or more"
             )
         return self
 

@@ -72,8 +72,8 @@ def bleu(hypotheses: Sequence[str], reference: Sequence[str]) -> float:
 
 
 def perplexity(loss: float) -> float:
-    """exp of nats a token; infinite instead of an overflow."""
-    return math.exp(loss) if loss < 700 else math.inf
+    """exp of nats a token, at most e^700: JSON knows no infinity."""
+    return math.exp(min(loss, 700.0))
 
 
 def _metric(name: str, tokenize: str | None, lowercase: bool) -> Any:

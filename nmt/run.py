@@ -52,7 +52,9 @@ class Run:
         """
         if folder.exists() and not folder.is_dir():
             raise UserError("is a file; name a folder for the run with --run", file=folder)
-        if restart and folder.exists():
+        folder = folder.resolve() if restart else folder
+        cls(folder)._check_is_ours()
+        if restart and (folder / CONFIG).exists():
             with cls(folder)._locked():
                 number = 1
                 while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
@@ -67,6 +69,18 @@ class Run:
             run.close()
             raise
         return run
+
+    def _check_is_ours(self) -> None:
+        """UserError for a folder that holds something, but no run."""
+        if not self.folder.is_dir() or (self.folder / CONFIG).exists():
+            return
+        foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in ("checkpoints", ".lock"))
+        if foreign or any((self.folder / "checkpoints").glob("*")):
+            raise UserError(
+                f"is not empty and not a run (it holds {', '.join(foreign[:3]) or 'checkpoints'}); "
+                "choose another --run",
+                file=self.folder,
+            )
 
     def _create(self) -> None:
         try:
@@ -95,14 +109,8 @@ class Run:
         remove_partial(self.folder)
         remove_partial(self.checkpoints_folder)
         known = self.folder / CONFIG
-        if not known.exists():
-            foreign = [p.name for p in self.folder.iterdir() if p.name not in ("checkpoints", ".lock")]
-            if foreign or any(self.checkpoints_folder.iterdir()):
-                raise UserError(
-                    f"is not empty and not a run (it holds {', '.join(sorted(foreign)[:3]) or 'checkpoints'})"
-                    "; choose another --run",
-                    file=self.folder,
-                )
+        if not known.exists() or not self.checkpoints():
+            # Nothing was trained yet, perhaps because the configuration was wrong: this one counts.
             write_file(known, dump_config(config))
             write_file(self.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
             return

@@ -19,7 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nmt.checkpoint import load_training_state, load_weights, save_model, set_weights, weights_of
+from nmt.checkpoint import (
+    check_files,
+    load_training_state,
+    load_weights,
+    read_manifest,
+    save_model,
+    set_weights,
+    weights_of,
+)
 from nmt.config import Config
 from nmt.data.batches import Batch, plan_epoch, seeded
 from nmt.data.prepare import prepare, read_held_out
@@ -132,7 +140,7 @@ class Trainer:
         for prefix in config.data.test_prefixes:
             read_held_out(config.data, prefix)
         self.data = prepare(
-            config, run.folder.parent / "prepared", lambda text: observe({"event": "status", "text": text})
+            config, run.folder.parent / ".prepared", lambda text: observe({"event": "status", "text": text})
         )
         torch.manual_seed(derived_seed(self.settings.seed, "initialize"))
         self.model: Any = build_model(
@@ -193,12 +201,7 @@ class Trainer:
             (smoothed / tokens).backward()  # type: ignore[no-untyped-call]
             loss_sum += plain.item()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf).item()
-        if not (math.isfinite(loss_sum) and math.isfinite(norm)):
-            raise UserError(
-                f"loss or gradient is not finite in step {progress.step + 1:,}; lower "
-                "training.learning_rate, lengthen training.warmup_steps or set training.clip_norm = 1.0 "
-                f"({self._whereabouts()})"
-            )
+        self._require_finite(loss_sum, norm, step=progress.step + 1)
         progress.step += 1
         self.rate = learning_rate(progress.step, settings)
         set_learning_rate(self.optimizer, self.rate)
@@ -255,6 +258,13 @@ class Trainer:
             self._examples_of_epoch = (epoch, Examples(source, target, plan))
         return self._examples_of_epoch[1]
 
+    def _require_finite(self, *numbers: float, step: int) -> None:
+        if not all(map(math.isfinite, numbers)):
+            raise UserError(
+                f"loss or gradient is not finite in step {step:,}; lower training.learning_rate, lengthen "
+                f"training.warmup_steps or set training.clip_norm = 1.0 ({self._whereabouts()})"
+            )
+
     # Validation
 
     def _validate(self) -> dict[str, float]:
@@ -266,6 +276,7 @@ class Trainer:
             for batch in self.validation.batches():
                 total += self._loss(batch, 0.0)[1].item()
                 tokens += int((batch.target_output_BT != PAD).sum())
+        self._require_finite(total, step=progress.step)
         search = self.config.search.model_copy(update={"beam_size": settings.validation_beam_size})
         translator = Translator(self.model, self.data.source_tokenizer, self.data.target_tokenizer, search)
         hypotheses = [t.text for t in translator.translate([source for source, _ in self.validation_pairs])]
@@ -349,6 +360,7 @@ class Trainer:
             self.run.cut_metrics(0)
             return
         folder = found[-1].folder
+        check_files(folder, read_manifest(folder), training_state=True)
         state = load_training_state(folder)
         trained_on = found[-1].training_data
         if [entry["sha256"] for entry in trained_on] != [

@@ -4,20 +4,20 @@ MULTI30K := runs/multi30k
 MULTI30K_TESTS := test_2016_flickr test_2017_flickr test_2017_mscoco test_2018_flickr
 
 .PHONY: multi30k
-multi30k: $(MULTI30K)/results.md  ## Multi30k en-de: fetch (MIRROR=...), train about an hour, test
+multi30k: $(MULTI30K)/.done  ## Multi30k en-de: fetch (MIRROR=...), train about an hour, test
 	@cat $(MULTI30K)/results.md
 
-corpora/multi30k/train.en.gz: | $(READY)
+corpora/multi30k/.complete: | $(READY)
 	$(NMT) data get multi30k --language en --language de $(if $(MIRROR),--mirror '$(MIRROR)')
+	@touch $@
 
-$(MULTI30K)/transformer/best: recipes/multi30k/transformer.toml corpora/multi30k/train.en.gz | $(READY)
+$(MULTI30K)/.trained: recipes/multi30k/transformer.toml corpora/multi30k/.complete | $(READY)
 	$(NMT) train $< --run $(MULTI30K)/transformer
-	@touch -h $@
+	@touch $@
 
-$(MULTI30K)/averaged/manifest.json: $(MULTI30K)/transformer/best
+$(MULTI30K)/.done: $(MULTI30K)/.trained
 	$(NMT) average $(MULTI30K)/transformer --last 5 --output $(MULTI30K)/averaged
-
-$(MULTI30K)/results.md: $(MULTI30K)/averaged/manifest.json
+	rm -f $(MULTI30K)/results.json
 	for test in $(MULTI30K_TESTS); do \
 	  $(NMT) evaluate $(MULTI30K)/averaged --name transformer-tiny --test-set $$test \
 	    --source corpora/multi30k/$$test.en.gz --reference corpora/multi30k/$$test.de.gz \

@@ -1,20 +1,22 @@
 # The offline corpus, both architectures, both tests: from nothing to runs/quickstart/results.md.
+# Stamps (.corpus, .trained-NAME) are made when a step is done, so that an interrupted one is gone on with.
 QUICKSTART := runs/quickstart
 
 .PHONY: quickstart
-quickstart: $(QUICKSTART)/results.md  ## Corpus, tokenizer, two models, translations, a table: a few minutes
+quickstart: $(QUICKSTART)/.done  ## Corpus, tokenizer, two models, translations, a table: a few minutes
 	@cat $(QUICKSTART)/results.md
-	@echo "attention of one sentence: $(QUICKSTART)/attention-transformer.png and -bahdanau.png"
+	@echo "attention of one sentence: $(QUICKSTART)/attention-transformer.png and attention-bahdanau.png"
 
-$(QUICKSTART)/corpus/train.en: | $(READY)
+$(QUICKSTART)/.corpus: | $(READY)
 	$(NMT) data synthesize --output $(QUICKSTART)/corpus --train 20000
+	@touch $@
 
-# `nmt train` knows by itself what is done and goes on where it stopped.
-$(QUICKSTART)/%/best: recipes/quickstart/%.toml $(QUICKSTART)/corpus/train.en | $(READY)
+$(QUICKSTART)/.trained-%: recipes/quickstart/%.toml $(QUICKSTART)/.corpus | $(READY)
 	$(NMT) train $< --run $(QUICKSTART)/$*
-	@touch -h $@
+	@touch $@
 
-$(QUICKSTART)/results.md: $(QUICKSTART)/transformer/best $(QUICKSTART)/bahdanau/best
+$(QUICKSTART)/.done: $(QUICKSTART)/.trained-transformer $(QUICKSTART)/.trained-bahdanau
+	rm -f $(QUICKSTART)/results.json
 	for system in transformer bahdanau; do for test in test test-compositional; do \
 	  $(NMT) evaluate $(QUICKSTART)/$$system \
 	    --source $(QUICKSTART)/corpus/$$test.en --reference $(QUICKSTART)/corpus/$$test.de \
