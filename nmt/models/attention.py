@@ -67,7 +67,7 @@ class MultiHeadProjections(nn.Module):
         return self._split(F.linear(x_BQD, self.input.weight[:width], self.input.bias[:width]))
 
     def key_value(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
-        """Two tensors (B, H, S, N), contiguous: every step of a search reads them, and else would copy them."""
+        """Two tensors (B, H, S, N), contiguous: every step of a search reads them."""
         width = memory_BSD.size(-1)
         both = F.linear(memory_BSD, self.input.weight[width:], self.input.bias[width:])
         key, value = both.chunk(2, dim=-1)
