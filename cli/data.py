@@ -42,8 +42,9 @@ def get(
 ) -> None:
     """Download a corpus, or copy it from a mirror; every file is checked by its sha256."""
     from nmt.data.fetch import fetch
+    from nmt.data.registry import load_corpus
 
-    folder = output or Path("corpora") / corpus
+    folder = output or Path("corpora") / load_corpus(corpus).name
     last: dict[str, int] = {}
 
     def show(name: str, done: int, expected: int | None) -> None:

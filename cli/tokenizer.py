@@ -87,5 +87,6 @@ def decode(
             encoded = [int(word) for word in words]
         else:
             encoded = [loaded.id_of(word) for word in words]
-        out.result(loaded.decode(encoded))
+        # A token may be the byte of a newline; a line stays a line.
+        out.result(loaded.decode(encoded).replace("\n", " "))
         sys.stdout.flush()

@@ -113,7 +113,9 @@ class Tokenizer:
             return [
                 self.encode(line)
                 if SPACE in line
+                # The char type has one segmentation, of which SentencePiece samples nothing.
                 else self._pieces.encode(line, enable_sampling=True, alpha=rate, nbest_size=-1)
+                or self.encode(line)
                 for line in lines
             ]
 
@@ -200,13 +202,17 @@ def train_tokenizer(
             least=_BYTES_AND_SPECIALS + 100,
         )
     seen = 0
+    failure: Exception | None = None
 
     def counted() -> Iterable[str]:
-        nonlocal seen
-        for line in lines:
-            if line and not line.isspace():
-                seen += 1
-                yield line
+        nonlocal seen, failure
+        try:
+            for line in lines:
+                if line and not line.isspace():
+                    seen += 1
+                    yield line
+        except Exception as error:  # SentencePiece would hide it
+            failure = error
 
     writer = io.BytesIO()
     try:
@@ -230,7 +236,10 @@ def train_tokenizer(
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise _training_error(str(error), vocabulary_size, seen) from None
+        if failure is None:
+            raise _training_error(str(error), vocabulary_size, seen) from None
+    if failure is not None:
+        raise failure
     return Tokenizer(writer.getvalue())
 
 

@@ -71,7 +71,9 @@ def draw(
     if title:
         axes.set_xlabel(title)
     # No date in the file: the same picture is the same bytes.
-    figure.savefig(file, dpi=150, metadata={"Software": None} if file.suffix == ".png" else None)
+    undated = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    with matplotlib.rc_context({"svg.hashsalt": "nmt"}):
+        figure.savefig(file, dpi=150, metadata=undated.get(file.suffix))
     pyplot.close(figure)
 
 

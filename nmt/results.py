@@ -50,13 +50,16 @@ def add_rows(path: Path, rows: list[Row]) -> None:
 
 def as_markdown(rows: list[Row]) -> str:
     """A table with a line for each system and test set and a column for each metric, then the signatures."""
-    metrics = list(dict.fromkeys(row.metric for row in rows))
-    signatures = list(dict.fromkeys((row.metric, row.signature) for row in rows))
-    header = ["system", "test set", *metrics, "parameters", "training", "device"]
-    lines = [_line(header), _line(["---"] * 2 + ["---:"] * (len(metrics) + 2) + ["---"])]
-    groups: dict[tuple[str, str], dict[str, Row]] = {}
+    columns = list(dict.fromkeys((row.metric, row.signature) for row in rows))
+    names = {}
+    for metric, signature in columns:  # BLEU, and BLEU 2 where there are two kinds of it
+        same = sum(1 for known in names if known[0] == metric)
+        names[metric, signature] = f"{metric} {same + 1}" if same else metric
+    header = ["system", "test set", *names.values(), "parameters", "training", "device"]
+    lines = [_line(header), _line(["---"] * 2 + ["---:"] * (len(columns) + 2) + ["---"])]
+    groups: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
     for row in rows:
-        groups.setdefault((row.system, row.test_set), {})[row.metric] = row
+        groups.setdefault((row.system, row.test_set), {})[row.metric, row.signature] = row
     for (system, test_set), found in groups.items():
         first = next(iter(found.values()))
         lines.append(
@@ -64,14 +67,14 @@ def as_markdown(rows: list[Row]) -> str:
                 [
                     system,
                     test_set,
-                    *(_score(found.get(metric)) for metric in metrics),
+                    *(_score(found.get(column)) for column in columns),
                     "" if first.parameters is None else f"{first.parameters:,}",
                     "" if first.train_seconds is None else f"{first.train_seconds / 60:.1f} min",
                     first.device or "",
                 ]
             )
         )
-    lines += ["", *(f"- {metric}: `{signature}`" for metric, signature in signatures)]
+    lines += ["", *(f"- {name}: `{signature}`" for (_, signature), name in names.items())]
     return "\n".join(lines) + "\n"
 
 

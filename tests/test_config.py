@@ -151,11 +151,11 @@ def configurations(draw: Any) -> Config:
     return Config.model_validate(
         dict(
             data=dict(
-                train=draw(texts | st.lists(texts).map(tuple)),
+                train=draw(texts.filter(bool) | st.lists(texts, min_size=1).map(tuple)),
                 validation=draw(texts),
                 test=draw(texts | st.lists(texts).map(tuple)),
-                source_language=draw(texts),
-                target_language=draw(texts),
+                source_language="y" + draw(texts),
+                target_language="x" + draw(texts),
                 max_ratio=draw(st.floats(1, exclude_min=True, allow_infinity=False)),
                 drop_copies=draw(st.booleans()),
             ),

@@ -123,12 +123,13 @@ def test_intervals_are_those_of_the_sacrebleu_command(tmp_path: Path) -> None:
     expected = sacrebleu(tmp_path, hypotheses, [ORDINARY], "--confidence")
     found = evaluate(hypotheses, [ORDINARY], confidence=True)
     for score, answer in zip(found, expected, strict=True):
-        # sacreBLEU gives some in float32, which JSON has no word for and which would round them.
+        # sacreBLEU gives some in float32, which JSON has no word for.
         assert type(score.confidence_low) is float
         assert type(score.confidence_high) is float
-        mean = (score.confidence_low + score.confidence_high) / 2
-        half = (score.confidence_high - score.confidence_low) / 2
-        assert (printed(mean), printed(half)) == (answer["confidence_mean"], answer["confidence_var"])
+        # The command prints the middle and half the width.
+        middle, half = answer["confidence_mean"], answer["confidence_var"]
+        assert score.confidence_low == pytest.approx(middle - half, abs=1e-5)
+        assert score.confidence_high == pytest.approx(middle + half, abs=1e-5)
         assert score.signature == answer["signature"]
         assert "|bs:1000|seed:12345|" in score.signature
         assert score.confidence_low < score.score < score.confidence_high
@@ -144,7 +145,8 @@ def test_bleu_is_the_default_bleu() -> None:
 def test_perplexity() -> None:
     assert perplexity(0.0) == 1
     assert perplexity(1.0) == pytest.approx(2.718281828)
-    assert perplexity(1e6) == float("inf")
+    # JSON knows no infinity.
+    assert json.loads(json.dumps(perplexity(1e6), allow_nan=False)) > 1e300
 
 
 def test_what_is_not_parallel_is_refused() -> None:
@@ -261,6 +263,17 @@ def test_results_tables_are_added_to_and_rows_replaced(scored: Nmt) -> None:
     scored(*given, "--system", "a=a.de", "--lowercase")
     assert len(json.loads(path.read_text())) == 8  # TER has no case as it is
     assert [p.name for p in path.parent.iterdir() if "partial" in p.name] == []
+
+
+def test_results_table_shows_every_row(tmp_path: Path) -> None:
+    rows = [
+        Row("s", "t", "BLEU", score, None, None, f"case:{case}")
+        for score, case in ((12, "mixed"), (34, "lc"))
+    ]
+    add_rows(tmp_path / "results.json", rows)
+    table = (tmp_path / "results.md").read_text()
+    assert "12.00" in table
+    assert "34.00" in table
 
 
 def test_results_table_of_a_trained_system(tmp_path: Path) -> None:

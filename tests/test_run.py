@@ -191,11 +191,12 @@ def test_a_run_has_one_writer(run: Run) -> None:
     Run.open(run.folder, CONFIG).close()
 
 
-def test_a_run_that_could_not_be_opened_is_not_locked(tmp_path: Path) -> None:
-    Run.open(tmp_path / "run", CONFIG).close()
+def test_a_run_that_could_not_be_opened_is_not_locked(run: Run) -> None:
+    save(run, 1, 5)
+    run.close()
     with pytest.raises(UserError):
-        Run.open(tmp_path / "run", changed(width=64))
-    Run.open(tmp_path / "run", CONFIG).close()
+        Run.open(run.folder, changed(width=64))
+    Run.open(run.folder, CONFIG).close()
 
 
 def changed(**keys: int) -> Config:
@@ -203,10 +204,17 @@ def changed(**keys: int) -> Config:
 
 
 def test_a_changed_configuration_is_refused_by_key(run: Run) -> None:
+    save(run, 1, 5)
     run.close()
     with pytest.raises(UserError, match=r"another configuration: .*model\.width.*--restart"):
         Run.open(run.folder, changed(width=64))
     assert load_config(run.folder / "config.toml") == CONFIG
+
+
+def test_before_the_first_checkpoint_the_configuration_may_change(run: Run) -> None:
+    run.close()
+    Run.open(run.folder, changed(width=64)).close()
+    assert load_config(run.folder / "config.toml") == changed(width=64)
 
 
 def test_restart_moves_the_run_aside(run: Run) -> None:
