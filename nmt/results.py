@@ -51,7 +51,7 @@ def add_rows(path: Path, rows: list[Row]) -> None:
 def as_markdown(rows: list[Row]) -> str:
     """A table with a line for each system and test set and a column for each metric, then the signatures."""
     columns = list(dict.fromkeys((row.metric, row.signature) for row in rows))
-    names = {}
+    names: dict[tuple[str, str], str] = {}
     for metric, signature in columns:  # BLEU, and BLEU 2 where there are two kinds of it
         same = sum(1 for known in names if known[0] == metric)
         names[metric, signature] = f"{metric} {same + 1}" if same else metric
