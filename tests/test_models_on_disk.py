@@ -218,13 +218,7 @@ def test_attention_is_drawn(tiny_run: Path, tmp_path: Path) -> None:
     assert done.stdout == b""
 
 
-@pytest.mark.parametrize(
-    "suffix",
-    [
-        ".png",
-        ".svg",
-    ],
-)
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_the_same_attention_is_the_same_picture(tmp_path: Path, suffix: str) -> None:
     weights = np.array([[0.2, 0.8], [0.9, 0.1]])
     for name in "ab":
