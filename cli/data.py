@@ -65,7 +65,7 @@ def get(
 def check(
     prefix: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PREFIX]", help="PREFIX.en and PREFIX.de, or one .tsv file."),
+        typer.Argument(metavar="PREFIX", help="PREFIX.en and PREFIX.de, or one .tsv file."),
     ] = None,
     source_language: Annotated[str, typer.Option(help="Suffix of the source file.")] = "en",
     target_language: Annotated[str, typer.Option(help="Suffix of the target file.")] = "de",

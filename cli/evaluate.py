@@ -13,7 +13,7 @@ from nmt.errors import UserError
 
 def evaluate(
     model: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="A model or run folder, to translate --source.")
+        Path | None, typer.Argument(metavar="MODEL", help="A model or run folder, to translate --source.")
     ] = None,
     source: Annotated[Path | None, typer.Option(help="Text for MODEL to translate.")] = None,
     reference: Annotated[

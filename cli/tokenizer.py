@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Train a SentencePiece tokenizer, a
 
 Model = Annotated[Path, typer.Argument(metavar="TOKENIZER", help="A tokenizer .model file.")]
 Source = Annotated[
-    str, typer.Argument(metavar="[INPUT]", help="Text, plain or .gz; standard input without it.")
+    str, typer.Argument(metavar="INPUT", help="Text, plain or .gz; standard input without it.")
 ]
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def translate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, or a run folder.")],
     source: Annotated[
-        str, typer.Argument(metavar="[INPUT]", help="Text, plain or .gz; standard input without it.")
+        str, typer.Argument(metavar="INPUT", help="Text, plain or .gz; standard input without it.")
     ] = "-",
     output: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
     beam_size: Annotated[int | None, typer.Option(min=1, help="1 is greedy.")] = None,

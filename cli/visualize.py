@@ -15,7 +15,7 @@ def attention(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, or a run folder.")],
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Text; its first line is drawn.")],
     target: Annotated[
-        str | None, typer.Argument(metavar="[TARGET]", help="Its translation; the model's own without it.")
+        str | None, typer.Argument(metavar="TARGET", help="Its translation; the model's own without it.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")] = Path(
         "attention.png"

@@ -61,7 +61,8 @@ def evaluate(
         low = high = None
         if confidence:
             # sacreBLEU's own numbers, some of them NumPy's, which JSON does not know.
-            low, high = float(result._mean - result._ci), float(result._mean + result._ci)
+            mean, half = float(result._mean), float(result._ci)
+            low, high = mean - half, mean + half
         scores.append(Score(result.name, float(result.score), str(metric.get_signature()), low, high))
     return scores
 
