@@ -33,6 +33,9 @@ def translate(
     n_best: Annotated[int, typer.Option(min=1, help="Translations a line; needs --format jsonl.")] = 1,
     format: Annotated[str, typer.Option(metavar="text|jsonl", help="jsonl has scores and tokens.")] = "text",
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Source tokens a batch.")] = None,
+    ensemble: Annotated[
+        list[Path] | None, typer.Option(help="A further model, to average with; may be given again.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Translate text, line by line: as many lines out as in, in order. A line typed is a line answered."""
@@ -51,7 +54,8 @@ def translate(
     search = loaded.config.search.model_copy(update={k: v for k, v in chosen.items() if v is not None})
     if n_best > search.beam_size:
         raise UserError(f"--n-best {n_best} is more than the beam of {search.beam_size}; raise --beam-size")
-    translator = Translator.of(loaded, search, n_best=n_best)
+    others = [load_model(path, choose_device(device)) for path in ensemble or []]
+    translator = Translator.of(loaded, search, n_best=n_best, ensemble=others)
     if output is None:
         _run(translator, lines, sys.stdout.buffer, format)
         return

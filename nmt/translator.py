@@ -5,6 +5,7 @@ B sentences, S source length, K hypotheses, D width, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,26 +59,47 @@ class Translator:
         search: SearchConfig,
         *,
         n_best: int = 1,
+        ensemble: Sequence[Any] = (),
     ):
-        """`model` is an nmt.models.Model in evaluation mode, on its device."""
-        self.model = model
+        """`model` is an nmt.models.Model in evaluation mode, on its device.
+
+        `ensemble` are further models with the same tokenizers; the mean of their probabilities decides.
+        """
+        self.models = [model, *ensemble]
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.search = search
         self.n_best = n_best
         self.device = next(model.parameters()).device
-        positions = [table.num_embeddings for table in _position_tables(model)]
+        positions = [table.num_embeddings for m in self.models for table in _position_tables(m)]
         self.most_positions = min(positions, default=None)
         self.most_source_tokens = min(search.max_source_tokens, *(n - 1 for n in positions), 1 << 30)
 
     @classmethod
-    def of(cls, loaded: LoadedModel, search: SearchConfig | None = None, *, n_best: int = 1) -> Translator:
+    def of(
+        cls,
+        loaded: LoadedModel,
+        search: SearchConfig | None = None,
+        *,
+        n_best: int = 1,
+        ensemble: Sequence[LoadedModel] = (),
+    ) -> Translator:
+        """From model folders; UserError where an ensemble's models have different tokenizers."""
+        for other in ensemble:
+            pairs = zip(_tokenizers(loaded), _tokenizers(other), strict=True)
+            if any(mine.model != theirs.model for mine, theirs in pairs):
+                raise UserError(
+                    f"has other vocabularies than {loaded.folder}; an ensemble needs models with the same "
+                    "tokenizers",
+                    file=other.folder,
+                )
         return cls(
             loaded.model,
             loaded.source_tokenizer,
             loaded.target_tokenizer,
             search or loaded.config.search,
             n_best=n_best,
+            ensemble=[other.model for other in ensemble],
         )
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
@@ -118,7 +140,8 @@ class Translator:
     @torch.inference_mode()
     def _search(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         source_BS = torch.from_numpy(pad([[*source, EOS] for source in sources], PAD)).to(self.device)
-        memory = self.model.encode(source_BS, source_BS != PAD)
+        memories = tuple(model.encode(source_BS, source_BS != PAD) for model in self.models)
+        states = tuple(model.start(memory) for model, memory in zip(self.models, memories, strict=True))
         most = [
             int(self.search.max_length_factor * (len(source) + 1)) + self.search.max_length_offset
             for source in sources
@@ -128,7 +151,7 @@ class Translator:
         forbidden = [PAD, BOS] if self.target_tokenizer.word_level else [PAD, BOS, UNK]
         found = beam_search(
             self._step,
-            Decoding(memory, self.model.start(memory)),
+            Decoding(memories, states),
             most,
             beam_size=self.search.beam_size,
             begin=BOS,
@@ -143,9 +166,16 @@ class Translator:
         return found
 
     def _step(self, token_BK: Tensor, decoding: Decoding) -> tuple[Tensor, Decoding]:
-        hidden_BKD, state = self.model.step(token_BK, decoding.memory, decoding.state)
-        logits_BKV = self.model.project(hidden_BKD).float()
-        return logits_BKV.log_softmax(dim=-1), Decoding(decoding.memory, state)
+        log_probs, states = [], []
+        for model, memory, state in zip(self.models, decoding.memories, decoding.states, strict=True):
+            hidden_BKD, next_state = model.step(token_BK, memory, state)
+            log_probs.append(model.project(hidden_BKD).float().log_softmax(dim=-1))
+            states.append(next_state)
+        if len(log_probs) == 1:
+            log_probs_BKV = log_probs[0]
+        else:
+            log_probs_BKV = torch.stack(log_probs).logsumexp(dim=0) - math.log(len(log_probs))
+        return log_probs_BKV, Decoding(decoding.memories, tuple(states))
 
     def _join(self, parts: Sequence[Sequence[Hypothesis]]) -> Translation:
         """The line's translation from the hypotheses of its parts; the n-th best joins the n-th bests."""
@@ -168,16 +198,19 @@ class Translator:
 
 @dataclass(frozen=True)
 class Decoding:
-    """The state of search: what the decoder reads and what it remembers."""
+    """The state of search: what the decoder of each model reads and what it remembers."""
 
-    memory: Any
-    state: Any
+    memories: tuple[Any, ...]
+    states: tuple[Any, ...]
 
     def select(self, beam_BK: Tensor) -> Decoding:
-        return Decoding(self.memory, self.state.select(beam_BK))
+        return Decoding(self.memories, tuple(state.select(beam_BK) for state in self.states))
 
     def keep(self, sentences_B: Tensor) -> Decoding:
-        return Decoding(self.memory.keep(sentences_B), self.state.keep(sentences_B))
+        return Decoding(
+            tuple(memory.keep(sentences_B) for memory in self.memories),
+            tuple(state.keep(sentences_B) for state in self.states),
+        )
 
 
 def split_long(ids: Sequence[int], tokenizer: Tokenizer, most: int) -> list[list[int]]:
@@ -198,6 +231,10 @@ def split_long(ids: Sequence[int], tokenizer: Tokenizer, most: int) -> list[list
         parts.append(rest[:place])
         rest = rest[place:]
     return [*parts, rest]
+
+
+def _tokenizers(loaded: LoadedModel) -> tuple[Tokenizer, Tokenizer]:
+    return loaded.source_tokenizer, loaded.target_tokenizer
 
 
 def _one_line(text: str) -> str:

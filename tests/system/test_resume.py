@@ -97,7 +97,7 @@ main()
 def test_twenty_random_kills(tmp_path: Path, setting: str) -> None:
     prepare_folder(tmp_path)
     nmt = Nmt(tmp_path)
-    options = ["--set", setting, "--set", "training.max_steps=400", "--set", "training.validate_every=7"]
+    options = ["--set", setting, "--set", "training.max_steps=1200", "--set", "training.validate_every=7"]
     nmt("train", "tiny.toml", "--run", "runs/whole", *options)
     chance = random.Random(1)
     kills = 0
@@ -110,7 +110,7 @@ def test_twenty_random_kills(tmp_path: Path, setting: str) -> None:
             if p.wait() == 0:
                 break
         kills += 1
-    assert kills >= 10, f"the run ended after {kills} kills: make it longer"
+    assert kills == 20, f"the run ended after {kills} kills: make it longer"
     nmt("train", "tiny.toml", "--run", "runs/killed", *options)
     assert end_state(tmp_path / "runs/killed") == end_state(tmp_path / "runs/whole")
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import Nmt
+from support import Nmt, prepare_folder
 
 RUN = "runs/tiny"
 
@@ -166,3 +166,18 @@ def test_shuffled_batched_and_alone_give_the_same_text(tiny_run: Path) -> None:
     assert [shuffled[order.index(i)] for i in range(len(lines))] == alone
     neighbour = check_contract(nmt, [*lines, "word " * 500])
     assert neighbour[:-1] == alone
+
+
+def test_an_ensemble_averages_probabilities(tiny_run: Path, nmt: Nmt) -> None:
+    here = Nmt(tiny_run)
+    options = ["translate", RUN, "corpus/test.en", "--format", "jsonl"]
+    alone = [json.loads(line)["translations"][0] for line in here(*options).lines]
+    twins = [json.loads(line)["translations"][0] for line in here(*options, "--ensemble", RUN).lines]
+    assert [t["text"] for t in twins] == [t["text"] for t in alone]
+    assert all(abs(a["score"] - b["score"]) < 1e-4 for a, b in zip(alone, twins, strict=True))
+    first, last = sorted((tiny_run / RUN / "checkpoints").glob("step-*"))[:2]
+    one = here("translate", first, "corpus/test.en", "--ensemble", last).stdout
+    assert one == here("translate", last, "corpus/test.en", "--ensemble", first).stdout
+    prepare_folder(nmt.folder)
+    nmt("train", "tiny.toml", "--set", "training.max_steps=2", "--set", "tokenizer.vocabulary_size=380")
+    assert "same tokenizers" in nmt.error("translate", RUN, "--ensemble", tiny_run / RUN, stdin=b"a\n")
