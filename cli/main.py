@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from nmt import __version__
-from nmt.cli import average, data, evaluate, info, init, tokenizer, train, translate, visualize
+from nmt.cli import align, average, data, evaluate, info, init, tokenizer, train, translate, visualize
 from nmt.errors import InterruptedRun, UserError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("translate")(translate.translate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("info")(info.info)
 app.command("average")(average.average)
+app.command("align")(align.align)
 app.command("attention")(visualize.attention)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")

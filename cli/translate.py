@@ -36,6 +36,12 @@ def translate(
     ensemble: Annotated[
         list[Path] | None, typer.Option(help="A further model, to average with; may be given again.")
     ] = None,
+    replace_unknown: Annotated[
+        bool, typer.Option("--replace-unknown", help="Translate or copy words outside the vocabulary.")
+    ] = False,
+    dictionary: Annotated[
+        Path | None, typer.Option(help="Lines source<TAB>target, for --replace-unknown.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Translate text, line by line: as many lines out as in, in order. A line typed is a line answered."""
@@ -43,6 +49,8 @@ def translate(
         raise UserError(f"--format {format} is not known; use text or jsonl")
     if n_best > 1 and format == "text":
         raise UserError(f"--n-best {n_best} does not fit one line a line; add --format jsonl")
+    if dictionary is not None and not replace_unknown:
+        raise UserError("--dictionary goes with --replace-unknown; add that")
     lines = Lines(source)  # before the model: a missing file is told at once
 
     from nmt.checkpoint import load_model
@@ -50,16 +58,21 @@ def translate(
     from nmt.translator import Translator
 
     loaded = load_model(model, choose_device(device))
+    write = None
+    if replace_unknown:
+        from nmt.unknown import UnknownWords, read_dictionary
+
+        write = UnknownWords(loaded, None if dictionary is None else read_dictionary(dictionary))
     chosen = {"beam_size": beam_size, "length_penalty": length_penalty, "batch_tokens": batch_tokens}
     search = loaded.config.search.model_copy(update={k: v for k, v in chosen.items() if v is not None})
     if n_best > search.beam_size:
         raise UserError(f"--n-best {n_best} is more than the beam of {search.beam_size}; raise --beam-size")
     others = [load_model(path, choose_device(device)) for path in ensemble or []]
-    translator = Translator.of(loaded, search, n_best=n_best, ensemble=others)
+    translator = Translator.of(loaded, search, n_best=n_best, ensemble=others, write=write)
     if output is None:
         _run(translator, lines, sys.stdout.buffer, format)
         return
-    _check_output(output, source)
+    check_output(output, source)
     target = output.resolve()  # a link stays a link
     if target.exists() and not target.is_file():  # a pipe or a device is written to, not replaced
         with target.open("wb") as stream:
@@ -83,13 +96,13 @@ def translate(
     partial.replace(target)
 
 
-def _check_output(output: Path, source: str) -> None:
-    """UserError where the output cannot be written or is the input."""
+def check_output(output: Path, *inputs: str | Path) -> None:
+    """UserError where the output cannot be written or is an input."""
     if output.is_dir():
         raise UserError("is a folder; name a file with --output", file=output)
     if not output.resolve().parent.is_dir():
         raise UserError("its folder does not exist; create it first", file=output)
-    if source != "-" and output.exists() and output.samefile(source):
+    if output.exists() and any(str(path) != "-" and output.samefile(path) for path in inputs):
         raise UserError("is the input too; choose another --output", file=output)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from nmt.files import lock, new_folder, remove_partial
 
 FORMAT = 1
 _CHUNK = 20_000  # lines tokenized at a time
+_MOST_PLACES = 5  # lines named for each reason to drop
 
 Pairs = list[tuple[str, str]]
 
@@ -67,15 +69,20 @@ class TrainingData:
     manifest: dict[str, Any]  # lines read and kept, the table of what was dropped, sha256 of the files
 
     def sampled(
-        self, rate: float, seed: int, epoch: int
+        self, rate: float, seed: int, epoch: int, *, max_tokens: int
     ) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]:
-        """All sentences segmented anew, a function of (seed, epoch). Ids give the text: decoding is exact."""
+        """All sentences segmented anew, a function of (seed, epoch). Ids give the text: decoding is exact.
+
+        A segmentation of more than `max_tokens` tokens, which the model may have no positions for, is not
+        taken: that sentence keeps its own.
+        """
 
         def sample(side: TokenFile, tokenizer: Tokenizer, name: str) -> list[list[int]]:
             lines = [tokenizer.decode(side[i].tolist()) for i in range(len(side))]
-            return tokenizer.sample_all(
+            found = tokenizer.sample_all(
                 lines, rate, int(seeded(seed, "sampling", name, epoch).integers(2**32))
             )
+            return [ids if len(ids) <= max_tokens else side[i].tolist() for i, ids in enumerate(found)]
 
         return (
             sample(self.source, self.source_tokenizer, "source"),
@@ -175,7 +182,7 @@ def _held_out_sums(data: DataConfig) -> list[str]:
 def _build(config: Config, sums: dict[str, str], folder: Path, tell: Callable[[str], None]) -> None:
     data, settings = config.data, config.tokenizer
     tell("reading the training corpus")
-    pairs, dropper = _read_kept(data)
+    pairs, places, dropper = _read_kept(data)
     if not pairs:
         reasons = ", ".join(f"{row.count:,} {row.reason}" for row in dropper.drop_table())
         raise UserError(
@@ -205,18 +212,24 @@ def _build(config: Config, sums: dict[str, str], folder: Path, tell: Callable[[s
     largest = max(len(source_tokenizer), len(target_tokenizer))
     dtype = "uint16" if largest <= 1 << 16 else "uint32"
     kept = 0
+    too_long: list[int] = []
     with _Writer(folder / "train.source", dtype) as source, _Writer(folder / "train.target", dtype) as target:
         for start in range(0, len(pairs), _CHUNK):
             chunk = pairs[start : start + _CHUNK]
             source_ids = source_tokenizer.encode_all([s for s, _ in chunk])
             target_ids = target_tokenizer.encode_all([t for _, t in chunk])
-            for s, t in zip(source_ids, target_ids, strict=True):
+            for index, (s, t) in enumerate(zip(source_ids, target_ids, strict=True), start=start):
                 if max(len(s), len(t)) <= data.max_tokens:
                     source.add(s)
                     target.add(t)
                     kept += 1
+                elif len(too_long) < _MOST_PLACES:
+                    too_long.append(index)
     if not kept:
-        raise UserError(f"every training pair is longer than data.max_tokens = {data.max_tokens}; raise it")
+        raise UserError(
+            f"{places.of(0)}: this and every other training pair is longer than data.max_tokens = "
+            f"{data.max_tokens}; raise it"
+        )
 
     dropped = [
         {"reason": row.reason, "count": row.count, "share": row.share, "places": list(row.places)}
@@ -225,7 +238,12 @@ def _build(config: Config, sums: dict[str, str], folder: Path, tell: Callable[[s
     if kept < len(pairs):
         long = len(pairs) - kept
         dropped.append(
-            {"reason": "too many tokens", "count": long, "share": long / dropper.seen, "places": []}
+            {
+                "reason": "too many tokens",
+                "count": long,
+                "share": long / dropper.seen,
+                "places": [places.of(index) for index in too_long],
+            }
         )
     manifest = {
         "format": FORMAT,
@@ -240,7 +258,26 @@ def _build(config: Config, sums: dict[str, str], folder: Path, tell: Callable[[s
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_kept(data: DataConfig) -> tuple[Pairs, Dropper]:
+class _Places:
+    """Where each kept pair stands, in 8 bytes a pair."""
+
+    def __init__(self) -> None:
+        self._lines = array("Q")
+        self._files: list[tuple[int, str]] = []  # first pair, name
+
+    def begin(self, file: str) -> None:
+        self._files.append((len(self._lines), file))
+
+    def add(self, line: int) -> None:
+        self._lines.append(line)
+
+    def of(self, index: int) -> str:
+        """``file:line``."""
+        name = next(name for first, name in reversed(self._files) if first <= index)
+        return f"{name}:{self._lines[index]}"
+
+
+def _read_kept(data: DataConfig) -> tuple[Pairs, _Places, Dropper]:
     rules = Filter(
         max_words=data.max_words,
         max_characters=data.max_characters,
@@ -254,14 +291,17 @@ def _read_kept(data: DataConfig) -> tuple[Pairs, Dropper]:
         held_out = HeldOut()
         for prefix in [data.validation, *data.test_prefixes]:
             held_out.add(prefix, read_held_out(data, prefix))
-    dropper = Dropper(rules, held_out)
-    pairs = []
+    dropper = Dropper(rules, held_out, most_places=_MOST_PLACES)
+    pairs, places = [], _Places()
     for prefix in data.train_prefixes:
+        name = Path(prefix).name
+        places.begin(name)
         lines = read_parallel(prefix, data.source_language, data.target_language)
         for number, (source, target) in enumerate(lines, start=1):
-            if dropper.reason(source, target, file=Path(prefix).name, line=number) is None:
+            if dropper.reason(source, target, file=name, line=number) is None:
                 pairs.append((source, target))
-    return pairs, dropper
+                places.add(number)
+    return pairs, places, dropper
 
 
 class _Writer:

@@ -78,85 +78,216 @@ class TransformerConfig(Section):
     """Vaswani et al. 2017, "Attention is all you need"."""
 
     architecture: Literal["transformer"] = "transformer"
-    preset: Literal["tiny", "small", "base", "big"] | None = None
+    preset: Literal["tiny", "small", "base", "big", "vaswani2017"] | None = None
     encoder_layers: Size
     decoder_layers: Size
     width: Size
-    feed_forward_width: Size
+    feed_forward_width: Size  # inner; swiglu has three matrices of this width, the others two
+    decoder_feed_forward_width: Size | None = None  # None: as feed_forward_width
     heads: Size
     dropout: Rate  # on every sub-layer's output, before it is added to its input
     embedding_dropout: Rate | None = None  # None: as dropout
-    attention_dropout: Rate = 0.0
-    activation_dropout: Rate = 0.0
-    norm: Literal["post", "pre"] = "post"
-    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
+    attention_dropout: Rate = 0.0  # on the weights
+    activation_dropout: Rate = 0.0  # inside the feed-forward layers
+    norm: Literal["post", "pre"] = "post"  # pre: Xiong et al. 2020
+    norm_type: Literal["layernorm", "rmsnorm"] = "layernorm"  # rmsnorm: Zhang and Sennrich 2019
+    activation: Literal["relu", "gelu", "swiglu"] = "relu"  # Hendrycks and Gimpel 2016; Shazeer 2020
+    # rotary: Su et al. 2021. relative: Shaw, Uszkoreit and Vaswani 2018.
+    positions: Literal["sinusoidal", "learned", "rotary", "relative"] = "sinusoidal"
     max_positions: Size = 1024  # size of the learned table
+    relative_distance: Size = 16  # k of relative positions: longer distances count as k
     tie_embeddings: Literal["all", "target", "none"] = "all"
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> TransformerConfig:
         if self.width % self.heads:
-            divisors = [h for h in range(1, self.width + 1) if self.width % h == 0]
-            near = sorted(divisors, key=lambda h: abs(h - self.heads))[:3]
             raise ValueError(
                 f"model.heads = {self.heads} does not divide model.width = {self.width}; "
-                f"use {', '.join(map(str, sorted(near)))}"
+                f"use {_near_divisors(self.width, self.heads)}"
             )
         if self.positions == "sinusoidal" and self.width % 2:
             raise ValueError(f"model.width = {self.width} is odd; sinusoidal positions need an even width")
+        if self.positions == "rotary" and self.width // self.heads % 2:
+            advice = (
+                f"an even model.width, {2 * self.heads} for example"
+                if self.width % 2
+                else f"model.heads = {_near_divisors(self.width // 2, self.heads)}"
+            )
+            raise ValueError(
+                f'model.positions = "rotary" turns pairs, and model.width / model.heads = {self.width} / '
+                f"{self.heads} = {self.width // self.heads} is odd; use {advice}"
+            )
+        return self
+
+
+def _near_divisors(number: int, wanted: int) -> str:
+    """The three nearest to what was wanted."""
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    return ", ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:3])))
+
+
+class RecurrentConfig(Section):
+    """Sutskever, Vinyals and Le 2014: LSTM or GRU encoder-decoder without attention."""
+
+    architecture: Literal["recurrent"]
+    preset: Literal["tiny", "small", "sutskever2014"] | None = None
+    cell: Literal["lstm", "gru"] = "lstm"
+    embedding_width: Size
+    hidden_width: Size
+    layers: Size  # of the encoder, and of the decoder
+    bidirectional: bool = False  # the encoder; each direction has half of hidden_width
+    reverse_source: bool = False  # read the source from its last word to its first
+    residual: bool = False  # around each layer from the second on
+    dropout: Rate  # between layers and before the output
+    embedding_dropout: Rate | None = None  # None: as dropout
+    tie_embeddings: Literal["all", "target", "none"] = "none"
+    initialization: Literal["scaled", "paper"] = "scaled"  # paper: uniform in +-0.08
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> RecurrentConfig:
+        _check_stack(self)
+        _check_tied(self.tie_embeddings, "hidden_width", self.hidden_width, self.embedding_width)
         return self
 
 
 class BahdanauConfig(Section):
-    """Bahdanau, Cho and Bengio 2014: bidirectional GRU encoder, GRU decoder with additive attention."""
+    """Bahdanau, Cho and Bengio 2014: bidirectional gated encoder, gated decoder with additive attention."""
 
     architecture: Literal["bahdanau"]
-    preset: Literal["tiny", "small", "base"] | None = None
+    preset: Literal["tiny", "small", "base", "bahdanau2014"] | None = None
     embedding_width: Size  # m in the paper
     hidden_width: Size  # n
     attention_width: Size  # n'
     maxout_width: Size  # l; the embedding width where embeddings are tied to the output
-    dropout: Rate  # on embeddings and on the deep output
+    dropout: Rate  # on the annotations and on the deep output
+    embedding_dropout: Rate | None = None  # None: as dropout
+    attention_dropout: Rate = 0.0  # on the weights
     tie_embeddings: Literal["all", "target", "none"] = "target"
+    initialization: Literal["scaled", "paper"] = "scaled"  # paper: appendix B.1
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> BahdanauConfig:
-        if self.tie_embeddings != "none" and self.maxout_width != self.embedding_width:
-            raise ValueError(
-                f"model.maxout_width = {self.maxout_width} must equal model.embedding_width = "
-                f"{self.embedding_width} while the output is tied to the embedding; "
-                'set model.tie_embeddings = "none"'
-            )
+        _check_tied(self.tie_embeddings, "maxout_width", self.maxout_width, self.embedding_width)
         return self
+
+
+class LuongConfig(Section):
+    """Luong, Pham and Manning 2015: attention with the current state, global or local, input feeding."""
+
+    architecture: Literal["luong"]
+    preset: Literal["tiny", "small", "luong2015"] | None = None
+    score: Literal["dot", "general", "concat", "location"] = "general"
+    window: Literal["global", "local-m", "local-p"] = "global"
+    window_size: Size = 10  # D of the local windows, which see 2 D + 1 words
+    max_positions: Size = 1024  # longest source of the location score
+    input_feeding: bool = True
+    cell: Literal["lstm", "gru"] = "lstm"
+    embedding_width: Size
+    hidden_width: Size
+    attentional_width: Size  # of the attentional vector; the embedding width where they are tied
+    layers: Size  # of the encoder, and of the decoder
+    bidirectional: bool = False  # the encoder; each direction has half of hidden_width
+    reverse_source: bool = False  # read the source from its last word to its first
+    residual: bool = False  # around each layer from the second on
+    dropout: Rate  # between layers, on the source states and on the attentional vector
+    embedding_dropout: Rate | None = None  # None: as dropout
+    attention_dropout: Rate = 0.0  # on the weights
+    tie_embeddings: Literal["all", "target", "none"] = "target"
+    initialization: Literal["scaled", "paper"] = "scaled"  # paper: uniform in +-0.1
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> LuongConfig:
+        _check_stack(self)
+        _check_tied(self.tie_embeddings, "attentional_width", self.attentional_width, self.embedding_width)
+        return self
+
+
+def _check_stack(model: RecurrentConfig | LuongConfig) -> None:
+    if model.bidirectional and model.hidden_width % 2:
+        raise ValueError(
+            f"model.hidden_width = {model.hidden_width} is odd, and each direction of the encoder has half "
+            f"of it; use {model.hidden_width + 1} or model.bidirectional = false"
+        )
+    if model.residual and model.layers == 1:
+        raise ValueError(
+            "model.residual = true needs a second layer to go around; set model.layers = 2 or more, "
+            "or model.residual = false"
+        )
+
+
+def _check_tied(tie: str, key: str, width: int, embedding_width: int) -> None:
+    if tie != "none" and width != embedding_width:
+        raise ValueError(
+            f"model.{key} = {width} must equal model.embedding_width = {embedding_width} while the output is "
+            'tied to the embedding; set model.tie_embeddings = "none"'
+        )
 
 
 def _transformer(*, layers: int, **sizes: float) -> dict[str, Any]:
     return dict(encoder_layers=layers, decoder_layers=layers, **sizes)
 
 
-def _bahdanau(*, embedding: int, hidden: int, maxout: int, dropout: float) -> dict[str, Any]:
+def _bahdanau(*, embedding: int, hidden: int, maxout: int, dropout: float, **more: Any) -> dict[str, Any]:
     return dict(
         embedding_width=embedding,
         hidden_width=hidden,
         attention_width=hidden,
         maxout_width=maxout,
         dropout=dropout,
+        **more,
     )
 
 
-# Sizes: `tiny` is Wu et al. 2021 for Multi30k, `small` the usual IWSLT'14 size, `base` and `big` are
-# Vaswani et al. 2017, table 3. Bahdanau's `base` is Bahdanau et al. 2014, appendix A.2.3.
+def _recurrent(*, embedding: int, hidden: int, layers: int, dropout: float, **more: Any) -> dict[str, Any]:
+    return dict(embedding_width=embedding, hidden_width=hidden, layers=layers, dropout=dropout, **more)
+
+
+def _luong(*, attentional: int, **sizes: Any) -> dict[str, Any]:
+    return dict(attentional_width=attentional, **_recurrent(**sizes))
+
+
+_TRANSFORMER_BASE = _transformer(layers=6, width=512, feed_forward_width=2048, heads=8, dropout=0.1)
+_RNNSEARCH_50 = _bahdanau(embedding=620, hidden=1000, maxout=500, dropout=0.0, tie_embeddings="none")
+
+# Sizes. Transformer: `tiny` is Wu et al. 2021 for Multi30k, `small` the usual IWSLT'14 size, `base` and `big`
+# are Vaswani et al. 2017, table 3. Presets with a year have the sizes and first weights of a paper: Sutskever
+# et al. 2014, sec. 3.4; Bahdanau et al. 2014, A.2.3 and B.1 (RNNsearch-50, also called `base`); Luong et al.
+# 2015, sec. 4.1, its best single system. `vaswani2017` is `base`.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "transformer": {
         "tiny": _transformer(layers=4, width=128, feed_forward_width=256, heads=4, dropout=0.3),
         "small": _transformer(layers=6, width=512, feed_forward_width=1024, heads=4, dropout=0.3),
-        "base": _transformer(layers=6, width=512, feed_forward_width=2048, heads=8, dropout=0.1),
+        "base": _TRANSFORMER_BASE,
+        "vaswani2017": _TRANSFORMER_BASE,
         "big": _transformer(layers=6, width=1024, feed_forward_width=4096, heads=16, dropout=0.3),
     },
     "bahdanau": {
         "tiny": _bahdanau(embedding=128, hidden=256, maxout=128, dropout=0.2),
         "small": _bahdanau(embedding=256, hidden=512, maxout=256, dropout=0.2),
-        "base": _bahdanau(embedding=620, hidden=1000, maxout=500, dropout=0.0) | {"tie_embeddings": "none"},
+        "base": _RNNSEARCH_50,
+        "bahdanau2014": _RNNSEARCH_50 | {"initialization": "paper"},
+    },
+    "recurrent": {
+        "tiny": _recurrent(embedding=256, hidden=256, layers=2, dropout=0.2, tie_embeddings="target"),
+        "small": _recurrent(embedding=512, hidden=512, layers=2, dropout=0.2, tie_embeddings="target"),
+        "sutskever2014": _recurrent(
+            embedding=1000, hidden=1000, layers=4, dropout=0.0, reverse_source=True, initialization="paper"
+        ),
+    },
+    "luong": {
+        "tiny": _luong(embedding=128, hidden=256, attentional=128, layers=2, dropout=0.2),
+        "small": _luong(embedding=256, hidden=512, attentional=256, layers=2, dropout=0.2),
+        "luong2015": _luong(
+            embedding=1000,
+            hidden=1000,
+            attentional=1000,
+            layers=4,
+            dropout=0.2,
+            window="local-p",
+            reverse_source=True,
+            tie_embeddings="none",
+            initialization="paper",
+        ),
     },
 }
 DEFAULT_PRESET = "tiny"
@@ -167,25 +298,38 @@ def _architecture_of(value: Any) -> str:
 
 
 ModelConfig = Annotated[
-    Annotated[TransformerConfig, Tag("transformer")] | Annotated[BahdanauConfig, Tag("bahdanau")],
+    Annotated[TransformerConfig, Tag("transformer")]
+    | Annotated[RecurrentConfig, Tag("recurrent")]
+    | Annotated[BahdanauConfig, Tag("bahdanau")]
+    | Annotated[LuongConfig, Tag("luong")],
     Discriminator(_architecture_of),
 ]
-MODEL_SECTIONS: dict[str, type[Section]] = {"transformer": TransformerConfig, "bahdanau": BahdanauConfig}
+MODEL_SECTIONS: dict[str, type[Section]] = {
+    "transformer": TransformerConfig,
+    "recurrent": RecurrentConfig,
+    "bahdanau": BahdanauConfig,
+    "luong": LuongConfig,
+}
 
 
 class TrainingConfig(Section):
     """The loop. A step is one update of the parameters."""
 
+    preset: Literal["sutskever2014", "bahdanau2014", "luong2015", "vaswani2017"] | None = None
     seed: int = Field(1, ge=0)
     max_steps: int = Field(10_000, ge=1)
+    max_epochs: int = Field(0, ge=0)  # whichever comes first; 0 is off
     batch_tokens: int = Field(4096, ge=16)  # sentences x longest of either side, padding counted
     accumulation: int = Field(1, ge=1)  # batches a step
-    optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = Field(5e-3, gt=0)  # the peak
-    schedule: Literal["inverse-sqrt", "linear", "cosine", "constant"] = "inverse-sqrt"
+    optimizer: Literal["adam", "adamw", "adadelta", "sgd"] = "adam"
+    learning_rate: float = Field(5e-3, gt=0)  # the peak; a factor of the noam schedule; see RATES
+    schedule: Literal["inverse-sqrt", "linear", "cosine", "constant", "noam", "halving"] = "inverse-sqrt"
     warmup_steps: int = Field(2000, ge=0)
-    betas: tuple[Rate, Rate] = (0.9, 0.98)
-    epsilon: float = Field(1e-9, gt=0)
+    halve_after_epochs: float = Field(5.0, ge=0)  # of the halving schedule: whole rate so long,
+    halve_every_epochs: float = Field(1.0, gt=0)  # then halved at once and at each further so many epochs
+    betas: tuple[Rate, Rate] = (0.9, 0.98)  # of adam and adamw
+    rho: Rate = 0.95  # of adadelta
+    epsilon: float = Field(1e-9, gt=0)  # of adam, adamw and adadelta
     weight_decay: float = Field(0.0, ge=0)
     label_smoothing: Rate = 0.1
     clip_norm: float = Field(0.0, ge=0)  # 0 is off
@@ -199,6 +343,66 @@ class TrainingConfig(Section):
     metric: Literal["bleu", "loss", "perplexity"] = "bleu"  # names the best checkpoint
     patience: int = Field(0, ge=0)  # validations without a better `metric` before stopping; 0 is off
     validation_beam_size: int = Field(1, ge=1)  # 1 is greedy
+
+
+# Defaults that depend on the optimizer or the schedule; the class has those of adam with inverse-sqrt.
+RATES: dict[str, dict[str, Any]] = {
+    "noam": {"learning_rate": 1.0, "warmup_steps": 4000},
+    "adadelta": {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0, "epsilon": 1e-6},
+    "sgd": {"learning_rate": 1.0, "schedule": "halving", "warmup_steps": 0},
+}
+
+# How the papers trained. They count sentences of at most 50 words in a batch; we count tokens.
+TRAINING_PRESETS: dict[str, dict[str, Any]] = {
+    "sutskever2014": {  # sec. 3.4: batches of 128 sentences
+        "optimizer": "sgd",
+        "learning_rate": 0.7,
+        "schedule": "halving",
+        "warmup_steps": 0,
+        "halve_after_epochs": 5.0,
+        "halve_every_epochs": 0.5,
+        "max_epochs": 8,  # 7.5 in the paper
+        "max_steps": 10_000_000,
+        "clip_norm": 5.0,
+        "label_smoothing": 0.0,
+    },
+    "bahdanau2014": {  # appendix B.2: batches of 80 sentences, about five days
+        "optimizer": "adadelta",
+        "learning_rate": 1.0,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "rho": 0.95,
+        "epsilon": 1e-6,
+        "max_steps": 667_000,  # table 2, RNNsearch-50 until it stopped improving
+        "batch_tokens": 2400,
+        "clip_norm": 1.0,
+        "label_smoothing": 0.0,
+    },
+    "luong2015": {  # sec. 4.1, with dropout: 12 epochs, halving after 8; batches of 128 sentences
+        "optimizer": "sgd",
+        "learning_rate": 1.0,
+        "schedule": "halving",
+        "warmup_steps": 0,
+        "halve_after_epochs": 8.0,
+        "halve_every_epochs": 1.0,
+        "max_epochs": 12,
+        "max_steps": 10_000_000,
+        "clip_norm": 5.0,
+        "label_smoothing": 0.0,
+    },
+    "vaswani2017": {  # sec. 5, base: 25,000 tokens a side and batch
+        "optimizer": "adam",
+        "learning_rate": 1.0,
+        "schedule": "noam",
+        "warmup_steps": 4000,
+        "betas": (0.9, 0.98),
+        "epsilon": 1e-9,
+        "max_steps": 100_000,
+        "batch_tokens": 25_000,
+        "clip_norm": 0.0,
+        "label_smoothing": 0.1,
+    },
+}
 
 
 class SearchConfig(Section):
@@ -228,12 +432,22 @@ class Config(Section):
                 'model.tie_embeddings = "all" needs one vocabulary; '
                 'set tokenizer.shared = true or model.tie_embeddings = "target"'
             )
-        learned = isinstance(self.model, TransformerConfig) and self.model.positions == "learned"
-        if learned and self.model.max_positions <= self.data.max_tokens:  # type: ignore[union-attr]
+        table = isinstance(self.model, TransformerConfig) and self.model.positions == "learned"
+        table = table or (isinstance(self.model, LuongConfig) and self.model.score == "location")
+        if table and self.model.max_positions <= self.data.max_tokens:  # type: ignore[union-attr]
             raise ValueError(
                 f"model.max_positions has no room for sentences of data.max_tokens = {self.data.max_tokens} "
                 f"and their end; set it to {self.data.max_tokens + 1} or more"
             )
+        if isinstance(self.model, LuongConfig) and self.model.window != "global":
+            # The window around a middle word; one that holds every sentence is global attention.
+            largest = self.data.max_tokens // 2
+            if self.model.window_size > largest:
+                raise ValueError(
+                    f"model.window_size = {self.model.window_size} reaches past both ends of sentences of "
+                    f"data.max_tokens = {self.data.max_tokens}; use {largest} or less, or "
+                    'model.window = "global"'
+                )
         return self
 
 

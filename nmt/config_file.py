@@ -16,7 +16,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nmt.config import DEFAULT_PRESET, MODEL_SECTIONS, PRESETS, SECTIONS, Config, TokenizerConfig
+from nmt.config import (
+    DEFAULT_PRESET,
+    MODEL_SECTIONS,
+    PRESETS,
+    RATES,
+    SECTIONS,
+    TRAINING_PRESETS,
+    Config,
+    TokenizerConfig,
+)
 from nmt.errors import UserError
 
 _TEXT_KEYS = ("source_language", "target_language", "device")
@@ -135,8 +144,18 @@ def _build(
     for name, section in {**values, "model": model}.items():
         fields = (SECTIONS.get(name) or MODEL_SECTIONS[architecture]).model_fields
         for key in section:
-            if key not in fields:
-                raise fail(f"unknown key {name}.{key}; {_suggest(key, list(fields))}", (name, key))
+            if key in fields:
+                continue
+            elsewhere = [
+                a for a, kind in MODEL_SECTIONS.items() if name == "model" and key in kind.model_fields
+            ]
+            if elsewhere:
+                raise fail(
+                    f"{architecture} has no model.{key}, which is an option of {' and '.join(elsewhere)}; "
+                    "remove it or change model.architecture",
+                    (name, key),
+                )
+            raise fail(f"unknown key {name}.{key}; {_suggest(key, list(fields))}", (name, key))
     presets = PRESETS[architecture]
     preset = model.get("preset", DEFAULT_PRESET)
     if not isinstance(preset, str) or preset not in presets:
@@ -148,6 +167,7 @@ def _build(
     values["model"] = {**presets[preset], **model, "preset": preset}
     if architecture == "transformer" and not _shared(values.get("tokenizer", {})):
         values["model"].setdefault("tie_embeddings", "target")  # separate vocabularies cannot share all
+    values["training"] = _training_defaults(values.get("training", {}))
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -166,6 +186,21 @@ def _build(
         if "[key]" in path or len(path) < 2:
             raise fail(f"{'.'.join(path)} = {given}: {first['msg']}", location) from None
         raise fail(f"{'.'.join(location)} = {given} is not valid; {_expectation(first)}", location) from None
+
+
+def _training_defaults(training: dict[str, Any]) -> dict[str, Any]:
+    """[training] with what its preset, its optimizer and its schedule imply; what is given counts most."""
+
+    def known(table: dict[str, dict[str, Any]], key: str) -> dict[str, Any]:
+        value = chosen.get(key)
+        return (
+            table.get(value, {}) if isinstance(value, str) else {}
+        )  # what is invalid is reported with the rest
+
+    chosen = dict(training)
+    chosen = {**known(TRAINING_PRESETS, "preset"), **training}
+    chosen = {**known(RATES, "optimizer"), **chosen}
+    return {**known(RATES, "schedule"), **chosen}
 
 
 def _shared(tokenizer: dict[str, Any]) -> bool:

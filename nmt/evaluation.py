@@ -45,14 +45,7 @@ def evaluate(
     Raises:
         UserError: the numbers of lines differ, or there are none.
     """
-    if not hypotheses:
-        raise UserError("there are no lines to evaluate")
-    for number, reference in enumerate(references, start=1):
-        if len(reference) != len(hypotheses):
-            raise UserError(
-                f"reference {number} has {len(reference):,} lines and the translation "
-                f"{len(hypotheses):,}; give files that are parallel"
-            )
+    check(len(hypotheses), references, tokenize=tokenize)
     scores = []
     for name in metrics:
         metric = _metric(name, tokenize, lowercase)
@@ -60,11 +53,30 @@ def evaluate(
         result = metric.corpus_score(list(hypotheses), [list(r) for r in references], **samples)
         low = high = None
         if confidence:
-            # sacreBLEU's own numbers, some of them NumPy's, which JSON does not know.
-            mean, half = float(result._mean), float(result._ci)
+            mean, half = result._mean, result._ci
             low, high = mean - half, mean + half
         scores.append(Score(result.name, float(result.score), str(metric.get_signature()), low, high))
     return scores
+
+
+def check(lines: int, references: Sequence[Sequence[str]], *, tokenize: str | None = None) -> None:
+    """What `evaluate` would refuse of a translation of so many lines, before there is one.
+
+    Raises:
+        UserError: as `evaluate` does, or BLEU's tokenizer needs what is not installed.
+    """
+    if not lines:
+        raise UserError("there are no lines to evaluate")
+    for number, reference in enumerate(references, start=1):
+        if len(reference) != lines:
+            raise UserError(
+                f"reference {number} has {len(reference):,} lines and the translation "
+                f"{lines:,}; give files that are parallel"
+            )
+    try:
+        _metric("bleu", tokenize, False)
+    except (ImportError, RuntimeError, OSError) as error:
+        raise UserError(f"--tokenize {tokenize} cannot be used here: {error}") from None
 
 
 def bleu(hypotheses: Sequence[str], reference: Sequence[str]) -> float:
@@ -78,6 +90,21 @@ def perplexity(loss: float) -> float:
 
 
 def _metric(name: str, tokenize: str | None, lowercase: bool) -> Any:
+    """One of sacreBLEU's metrics; UserError for a tokenizer it does not have."""
+    metric = _sacrebleu_metric(name, tokenize, lowercase)
+    compute = metric._compute_score_from_stats
+
+    def with_plain_number(statistics: Any) -> Any:
+        # Some scores of resampled lines are NumPy's, others, such as 0, Python's: they have no mean.
+        result = compute(statistics)
+        result.score = float(result.score)
+        return result
+
+    metric._compute_score_from_stats = with_plain_number
+    return metric
+
+
+def _sacrebleu_metric(name: str, tokenize: str | None, lowercase: bool) -> Any:
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER

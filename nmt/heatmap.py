@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from nmt.checkpoint import LoadedModel
-from nmt.data.batches import pad
-from nmt.data.tokenizer import BOS, EOS, PAD
+from nmt.data.tokenizer import EOS
+from nmt.forced import attention
 from nmt.translator import Translator
 
 
@@ -26,24 +24,18 @@ def attention_weights(
 
     Returns:
         Weights (target tokens + end, source tokens + end), each row summing to 1, and the pieces.
+
+    Raises:
+        UserError: the model has no attention.
     """
     if target is None:
         target = next(Translator.of(loaded).translate([source])).text
-    source_ids = [*loaded.source_tokenizer.encode(source), EOS]
-    target_ids = [*loaded.target_tokenizer.encode(target), EOS]
-    device = next(loaded.model.parameters()).device
-    record: list[Any] = []
-    with torch.inference_mode():
-        source_BS = torch.from_numpy(pad([source_ids], PAD)).to(device)
-        memory = loaded.model.encode(source_BS, source_BS != PAD)
-        loaded.model.decode(torch.from_numpy(pad([[BOS, *target_ids[:-1]]], PAD)).to(device), memory, record)
-    # The Transformer records attention over the memory, then over the prefix, layer by layer.
-    if loaded.config.model.architecture == "transformer":
-        record = record[::2]
-    weights: npt.NDArray[np.float64] = (
-        torch.stack([w[0].mean(dim=0) for w in record]).mean(dim=0).double().cpu().numpy()
-    )
-    return weights, loaded.source_tokenizer.pieces(source_ids), loaded.target_tokenizer.pieces(target_ids)
+    source_ids = loaded.source_tokenizer.encode(source)
+    target_ids = loaded.target_tokenizer.encode(target)
+    ((_, weights_LHTS),) = attention(loaded, [source_ids], [target_ids])
+    weights: npt.NDArray[np.float64] = weights_LHTS.mean(axis=(0, 1), dtype=np.float64)
+    source_pieces = loaded.source_tokenizer.pieces([*source_ids, EOS])
+    return weights, source_pieces, loaded.target_tokenizer.pieces([*target_ids, EOS])
 
 
 def draw(

@@ -82,7 +82,7 @@ def _score(row: Row | None) -> str:
     if row is None:
         return ""
     if row.confidence_low is None or row.confidence_high is None:
-        return f"{row.score:.2f}"
+        return f"{row.score:.4f}" if row.metric == "AER" else f"{row.score:.2f}"
     return f"{row.score:.2f} ({row.confidence_low:.1f}-{row.confidence_high:.1f})"
 
 

@@ -28,18 +28,17 @@ from nmt.checkpoint import (
     set_weights,
     weights_of,
 )
-from nmt.config import Config
+from nmt.config import Config, TransformerConfig
 from nmt.data.batches import Batch, plan_epoch, seeded
 from nmt.data.prepare import prepare, read_held_out
 from nmt.data.tokenizer import PAD
 from nmt.errors import UserError
-from nmt.evaluation import bleu, perplexity
 from nmt.examples import Examples, Sentences
 from nmt.loss import cross_entropy_sum
 from nmt.models import build_model, parameter_counts
-from nmt.optimization import build_optimizer, learning_rate, set_learning_rate
+from nmt.optimization import build_optimizer, bytes_a_parameter, learning_rate, set_learning_rate
 from nmt.run import Checkpoint, Run, sign
-from nmt.translator import Translator
+from nmt.validation import Validation
 
 Event = dict[str, Any]
 Observer = Callable[[Event], None]
@@ -136,7 +135,7 @@ class Trainer:
             torch.set_num_threads(self.settings.threads)
 
         # Read what can be wrong before anything slow begins.
-        self.validation_pairs = read_held_out(config.data, config.data.validation)
+        validation_pairs = read_held_out(config.data, config.data.validation)
         for prefix in config.data.test_prefixes:
             read_held_out(config.data, prefix)
         self.data = prepare(
@@ -147,9 +146,12 @@ class Trainer:
             config.model, len(self.data.source_tokenizer), len(self.data.target_tokenizer)
         ).to(self.device)
         self.optimizer = build_optimizer(self.model, self.settings)
+        model = config.model
+        self.width = model.width if isinstance(model, TransformerConfig) else model.hidden_width
         self.progress = Progress()
         self._examples_of_epoch: tuple[int, Examples] | None = None
-        self.validation = Examples.of_pairs(self.validation_pairs, self.data)
+        self.validation = Validation(config, validation_pairs, self.data)
+        self.validation.check_fits(self.model)
 
     def train(self, interrupt: Interrupt) -> Outcome:
         self._resume()
@@ -164,10 +166,13 @@ class Trainer:
             clock = now
             if progress.step % settings.log_every == 0:
                 self._log_training()
-            last = progress.step >= settings.max_steps
+            seen_enough = 0 < settings.max_epochs <= progress.epoch
+            last = progress.step >= settings.max_steps or seen_enough
             if progress.step % settings.validate_every == 0 or last:
                 scores = self._validate()
-                if last:
+                if seen_enough:
+                    progress.finished = f"{settings.max_epochs:,} epochs done"
+                elif last:
                     progress.finished = f"{settings.max_steps:,} steps done"
                 elif settings.patience and progress.validations_since_best >= settings.patience:
                     progress.finished = (
@@ -192,6 +197,7 @@ class Trainer:
         """One update: gradients of the sum over `accumulation` batches, divided by their target tokens."""
         progress, settings = self.progress, self.settings
         torch.manual_seed(derived_seed(settings.seed, "dropout", progress.step))
+        epoch = progress.epoch + progress.batch / len(self._examples(progress.epoch).plan)
         batches = [self._next_batch() for _ in range(settings.accumulation)]
         tokens = sum(int((batch.target_output_BT != PAD).sum()) for batch in batches)
         self.model.train()
@@ -203,7 +209,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf).item()
         self._require_finite(loss_sum, norm, step=progress.step + 1)
         progress.step += 1
-        self.rate = learning_rate(progress.step, settings)
+        self.rate = learning_rate(progress.step, settings, width=self.width, epoch=epoch)
         set_learning_rate(self.optimizer, self.rate)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -246,7 +252,12 @@ class Trainer:
             target: Sentences = data.target
             lengths = (data.source.lengths, data.target.lengths)
             if self.config.tokenizer.sampling:
-                source, target = data.sampled(self.config.tokenizer.sampling, settings.seed, epoch)
+                source, target = data.sampled(
+                    self.config.tokenizer.sampling,
+                    settings.seed,
+                    epoch,
+                    max_tokens=self.config.data.max_tokens,
+                )
                 lengths = (np.array([len(s) for s in source]), np.array([len(t) for t in target]))
             plan = plan_epoch(
                 lengths[0] + 1,  # end of sentence
@@ -271,21 +282,8 @@ class Trainer:
         progress, settings = self.progress, self.settings
         began = time.perf_counter()
         self.model.eval()
-        with torch.inference_mode():
-            total, tokens = 0.0, 0
-            for batch in self.validation.batches():
-                total += self._loss(batch, 0.0)[1].item()
-                tokens += int((batch.target_output_BT != PAD).sum())
-        self._require_finite(total, step=progress.step)
-        search = self.config.search.model_copy(update={"beam_size": settings.validation_beam_size})
-        translator = Translator(self.model, self.data.source_tokenizer, self.data.target_tokenizer, search)
-        hypotheses = [t.text for t in translator.translate([source for source, _ in self.validation_pairs])]
-        loss = total / tokens
-        scores = {
-            "loss": loss,
-            "perplexity": perplexity(loss),
-            "bleu": bleu(hypotheses, [target for _, target in self.validation_pairs]),
-        }
+        scores = self.validation.scores(self.model, lambda batch: self._loss(batch, 0.0)[1].item())
+        self._require_finite(scores["loss"], step=progress.step)
         score = scores[settings.metric]
         better = progress.best_score is None or sign(settings.metric) * (score - progress.best_score) > 0
         if better:
@@ -401,16 +399,18 @@ class Trainer:
             "dropped": manifest["dropped"],
             "source_tokens": manifest["source_tokens"],
             "target_tokens": manifest["target_tokens"],
-            "validation_lines": len(self.validation_pairs),
+            "validation_lines": len(self.validation.pairs),
             "source_vocabulary": len(self.data.source_tokenizer),
             "target_vocabulary": len(self.data.target_tokenizer),
             "parameters": counts,
-            # Weights, gradients and Adam's two moments, float32.
-            "model_bytes": counts["total"] * 16,
+            "model_bytes": counts["total"] * bytes_a_parameter(self.settings),
             "batches_an_epoch": len(plan.plan),
             "padding": 1 - used / padded,
             "steps": self.settings.max_steps,
-            "epochs": self.settings.max_steps * self.settings.accumulation / len(plan.plan),
+            "epochs": min(
+                self.settings.max_steps * self.settings.accumulation / len(plan.plan),
+                self.settings.max_epochs or math.inf,
+            ),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "precision": self.settings.precision,

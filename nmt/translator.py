@@ -6,7 +6,7 @@ B sentences, S source length, K hypotheses, D width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,20 @@ class Translation:
         return self.candidates[0].text
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is translated at once: a line, or tokens `first` and following of a line that is too long."""
+
+    line: str
+    line_ids: Sequence[int]
+    first: int
+    ids: Sequence[int]
+
+
+# From parts and the hypotheses of each to their texts.
+Write = Callable[[Sequence[Part], Sequence[Sequence[Hypothesis]]], list[list[str]]]
+
+
 class Translator:
     """A model and how to search with it."""
 
@@ -60,20 +74,24 @@ class Translator:
         *,
         n_best: int = 1,
         ensemble: Sequence[Any] = (),
+        write: Write | None = None,
     ):
         """`model` is an nmt.models.Model in evaluation mode, on its device.
 
         `ensemble` are further models with the same tokenizers; the mean of their probabilities decides.
+        `write` makes text of hypotheses in place of the tokenizer.
         """
         self.models = [model, *ensemble]
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.search = search
         self.n_best = n_best
+        self.write = write or self._write
         self.device = next(model.parameters()).device
-        positions = [table.num_embeddings for m in self.models for table in _position_tables(m)]
-        self.most_positions = min(positions, default=None)
-        self.most_source_tokens = min(search.max_source_tokens, *(n - 1 for n in positions), 1 << 30)
+        sources = [m.most_source_tokens for m in self.models if m.most_source_tokens is not None]
+        targets = [m.most_target_tokens for m in self.models if m.most_target_tokens is not None]
+        self.most_source_tokens = min([search.max_source_tokens, *(n - 1 for n in sources)])
+        self.most_target_tokens = min(targets, default=None)  # end of sentence included
 
     @classmethod
     def of(
@@ -83,6 +101,7 @@ class Translator:
         *,
         n_best: int = 1,
         ensemble: Sequence[LoadedModel] = (),
+        write: Write | None = None,
     ) -> Translator:
         """From model folders; UserError where an ensemble's models have different tokenizers."""
         for other in ensemble:
@@ -100,6 +119,7 @@ class Translator:
             search or loaded.config.search,
             n_best=n_best,
             ensemble=[other.model for other in ensemble],
+            write=write,
         )
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
@@ -114,16 +134,20 @@ class Translator:
 
     def translate_all(self, lines: Sequence[str]) -> list[Translation]:
         """Translate lines together, in batches of similar length."""
-        parts: list[list[int]] = []
+        parts: list[Part] = []
         parts_of: list[range] = []
         encoded = self.source_tokenizer.encode_all(lines)
         for line, ids in zip(lines, encoded, strict=True):
-            first = len(parts)
+            begin = len(parts)
             if line.strip() and ids:
-                parts += split_long(ids, self.source_tokenizer, self.most_source_tokens)
-            parts_of.append(range(first, len(parts)))
-        found = self.translate_ids(parts)
-        return [self._join([found[i] for i in span]) for span in parts_of]
+                first = 0
+                for part in split_long(ids, self.source_tokenizer, self.most_source_tokens):
+                    parts.append(Part(line, ids, first, part))
+                    first += len(part)
+            parts_of.append(range(begin, len(parts)))
+        found = self.translate_ids([part.ids for part in parts])
+        texts = self.write(parts, found)
+        return [self._join([found[i] for i in span], [texts[i] for i in span]) for span in parts_of]
 
     def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         """The n best hypotheses of each source (token ids without end of sentence)."""
@@ -137,22 +161,21 @@ class Translator:
                 result[index] = hypotheses
         return result
 
+    def longest(self, source_tokens: int) -> int:
+        """The most tokens of the translation of so many source tokens, end of sentence included."""
+        most = int(self.search.max_length_factor * (source_tokens + 1)) + self.search.max_length_offset
+        return most if self.most_target_tokens is None else min(most, self.most_target_tokens)
+
     @torch.inference_mode()
     def _search(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         source_BS = torch.from_numpy(pad([[*source, EOS] for source in sources], PAD)).to(self.device)
         memories = tuple(model.encode(source_BS, source_BS != PAD) for model in self.models)
         states = tuple(model.start(memory) for model, memory in zip(self.models, memories, strict=True))
-        most = [
-            int(self.search.max_length_factor * (len(source) + 1)) + self.search.max_length_offset
-            for source in sources
-        ]
-        if self.most_positions is not None:
-            most = [min(length, self.most_positions) for length in most]
         forbidden = [PAD, BOS] if self.target_tokenizer.word_level else [PAD, BOS, UNK]
         found = beam_search(
             self._step,
             Decoding(memories, states),
-            most,
+            [self.longest(len(source)) for source in sources],
             beam_size=self.search.beam_size,
             begin=BOS,
             end=EOS,
@@ -177,17 +200,20 @@ class Translator:
             log_probs_BKV = torch.stack(log_probs).logsumexp(dim=0) - math.log(len(log_probs))
         return log_probs_BKV, Decoding(decoding.memories, tuple(states))
 
-    def _join(self, parts: Sequence[Sequence[Hypothesis]]) -> Translation:
+    def _write(self, parts: Sequence[Part], found: Sequence[Sequence[Hypothesis]]) -> list[list[str]]:
+        return [[self.target_tokenizer.decode(hypothesis.tokens) for hypothesis in part] for part in found]
+
+    def _join(self, parts: Sequence[Sequence[Hypothesis]], texts: Sequence[Sequence[str]]) -> Translation:
         """The line's translation from the hypotheses of its parts; the n-th best joins the n-th bests."""
         if not parts:
             return Translation((Candidate("", 0.0, 0.0, ()),))
         candidates = []
         for rank in range(max(map(len, parts))):
-            chosen = [part[min(rank, len(part) - 1)] for part in parts]
-            texts = [self.target_tokenizer.decode(hypothesis.tokens) for hypothesis in chosen]
+            ranks = [min(rank, len(part) - 1) for part in parts]
+            chosen = [part[place] for part, place in zip(parts, ranks, strict=True)]
             candidates.append(
                 Candidate(
-                    _one_line(" ".join(texts)),
+                    _one_line(" ".join(text[place] for text, place in zip(texts, ranks, strict=True))),
                     sum(hypothesis.score for hypothesis in chosen),
                     sum(hypothesis.log_probability for hypothesis in chosen),
                     tuple(p for h in chosen for p in self.target_tokenizer.pieces(h.tokens)),
@@ -240,9 +266,3 @@ def _tokenizers(loaded: LoadedModel) -> tuple[Tokenizer, Tokenizer]:
 def _one_line(text: str) -> str:
     """Text that a byte token could have broken into lines, as one."""
     return text.replace("\r", " ").replace("\n", " ")
-
-
-def _position_tables(model: torch.nn.Module) -> list[torch.nn.Embedding]:
-    """Learned position tables, which bound the length of a sentence."""
-    tables = (getattr(module, "table", None) for module in model.modules())
-    return [table for table in tables if isinstance(table, torch.nn.Embedding)]

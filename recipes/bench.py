@@ -34,9 +34,17 @@ target_language = "de"
 [tokenizer]
 vocabulary_size = {vocabulary}
 [model]
-architecture = "{architecture}"
-preset = "tiny"
+{model}
 """
+RECURRENT = "embedding_width = 256\nhidden_width = 256\n"
+LUONG = f'architecture = "luong"\nattentional_width = 256\nlayers = 1\n{RECURRENT}'
+MODELS = {
+    "Transformer tiny": 'architecture = "transformer"\npreset = "tiny"',
+    "Bahdanau 256": f'architecture = "bahdanau"\nattention_width = 256\nmaxout_width = 256\n{RECURRENT}',
+    "Luong 256, general, input feeding": LUONG,
+    "Luong 256, general, without input feeding": f"{LUONG}input_feeding = false",
+    "no attention 256": f'architecture = "recurrent"\nlayers = 1\ntie_embeddings = "target"\n{RECURRENT}',
+}
 
 
 def matrix_ceiling(repeats: int = 20) -> float:
@@ -86,8 +94,8 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"threads {torch.get_num_threads()}, torch {torch.__version__}")
     print(f"float32 matrix product: {matrix_ceiling():,.0f} GFLOP/s")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         corpus, vocabulary, test = Path("corpora/multi30k"), 8000, "test_2016_flickr.en.gz"
         train, validation = corpus / "train", corpus / "val"
         if not (corpus / "train.en.gz").exists():
@@ -95,18 +103,16 @@ def main() -> None:
             write_corpus(corpus)
             train, validation = corpus / "train", corpus / "validation"
         print(f"corpus: {corpus.name}, {vocabulary:,} subwords")
-        for architecture in ("transformer", "bahdanau"):
-            config = CONFIG.format(
-                train=train, validation=validation, vocabulary=vocabulary, architecture=architecture
-            )
-            speed = training_speed(config, folder / architecture, arguments.steps)
-            print(f"training, {architecture} tiny, batches of 4,096 tokens: {speed:,.0f} target tokens/s")
-        for model in ("runs/multi30k/averaged", "runs/quickstart/transformer", "runs/quickstart/bahdanau"):
-            if not Path(model).exists() or ("multi30k" in model) != (corpus.name == "multi30k"):
+        for name, model in MODELS.items():
+            config = CONFIG.format(train=train, validation=validation, vocabulary=vocabulary, model=model)
+            speed = training_speed(config, folder / name.replace(" ", "-"), arguments.steps)
+            print(f"training, {name}, batches of 4,096 tokens: {speed:,.0f} target tokens/s")
+        for run in ("runs/multi30k/averaged", "runs/quickstart/transformer", "runs/quickstart/bahdanau"):
+            if not Path(run).exists() or ("multi30k" in run) != (corpus.name == "multi30k"):
                 continue
             for beam_size in (1, 5):
-                speed = translation_speed(Path(model), corpus / test, beam_size)
-                print(f"translation, {model}, beam {beam_size}: {speed:,.0f} sentences/s")
+                speed = translation_speed(Path(run), corpus / test, beam_size)
+                print(f"translation, {run}, beam {beam_size}: {speed:,.0f} sentences/s")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Configurations: defaults, round trips, overrides, and one line for every mistake, with file and line."""
+"""Configurations: defaults, round trips, overrides, files, differences."""
 
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nmt.config import MODEL_SECTIONS, PRESETS, SECTIONS, Config
+from nmt.config import MODEL_SECTIONS, PRESETS, SECTIONS, TRAINING_PRESETS, Config
 from nmt.config_file import changed_keys, dump_config, load_config, parse_config, parse_override
 from nmt.errors import UserError
 
@@ -57,7 +58,7 @@ ODD = [
 ]
 
 
-# --- defaults ----------------------------------------------------------------------------------------------
+# --- defaults --------------------------------------------------------------------------------------------
 
 
 def test_defaults() -> None:
@@ -66,16 +67,6 @@ def test_defaults() -> None:
     assert config.data.train_prefixes == ("corpus/train",)
     assert config.data.test_prefixes == ()
     assert config == parse_config(DATA + "[tokenizer]\n[model]\n[training]\n[search]\n")
-
-
-@pytest.mark.parametrize(
-    ("architecture", "preset"), [(a, preset) for a, presets in PRESETS.items() for preset in presets]
-)
-def test_presets(architecture: str, preset: str) -> None:
-    config = parse_config(f'{DATA}[model]\narchitecture = "{architecture}"\npreset = "{preset}"\n')
-    assert isinstance(config.model, MODEL_SECTIONS[architecture])
-    found = config.model.model_dump()
-    assert {key: found[key] for key in PRESETS[architecture][preset]} == PRESETS[architecture][preset]
 
 
 def test_a_key_beats_its_preset() -> None:
@@ -110,44 +101,76 @@ def test_every_spelling_of_false_ties_alike(spelling: str) -> None:
     assert "tokenizer.shared" in message
 
 
-# --- round trips -------------------------------------------------------------------------------------------
+# --- round trips -----------------------------------------------------------------------------------------
 
 rates = st.floats(0, 1, exclude_max=True)
 sizes = st.integers(1, 10**12)
 texts = st.one_of(st.text(st.characters(exclude_categories=["Cs"])), st.sampled_from(ODD))
 
 
-@st.composite
-def configurations(draw: Any) -> Config:
-    shared = draw(st.booleans())
-    if draw(st.booleans()):
+def drawn_stack(draw: Any, hidden: int) -> dict[str, Any]:
+    """The keys that `recurrent` and `luong` share."""
+    layers = draw(st.integers(1, 50))
+    return dict(
+        cell=draw(st.sampled_from(["lstm", "gru"])),
+        hidden_width=hidden,
+        layers=layers,
+        bidirectional=hidden % 2 == 0 and draw(st.booleans()),
+        reverse_source=draw(st.booleans()),
+        residual=layers > 1 and draw(st.booleans()),
+    )
+
+
+def drawn_model(draw: Any, shared: bool) -> dict[str, Any]:
+    architecture = draw(st.sampled_from(list(PRESETS)))
+    width, tie = (
+        draw(sizes),
+        draw(st.sampled_from(["all", "target", "none"] if shared else ["target", "none"])),
+    )
+    other = width if tie != "none" else draw(sizes)  # of what is projected
+    model: dict[str, Any] = dict(
+        architecture=architecture,
+        preset=draw(st.sampled_from([None, *PRESETS[architecture]])),
+        dropout=draw(rates),
+        embedding_dropout=draw(st.none() | rates),
+        tie_embeddings=tie,
+    )
+    if architecture == "transformer":
         heads = draw(st.integers(1, 64))
-        model: dict[str, Any] = dict(
-            architecture="transformer",
-            preset=draw(st.sampled_from([None, *PRESETS["transformer"]])),
+        return model | dict(
             encoder_layers=draw(sizes),
             decoder_layers=draw(sizes),
             width=2 * heads * draw(st.integers(1, 100)),
             feed_forward_width=draw(sizes),
             heads=heads,
-            dropout=draw(rates),
-            embedding_dropout=draw(st.none() | rates),
+            attention_dropout=draw(rates),
             norm=draw(st.sampled_from(["post", "pre"])),
-            positions=draw(st.sampled_from(["sinusoidal", "learned"])),
-            tie_embeddings=draw(st.sampled_from(["all", "target", "none"] if shared else ["target", "none"])),
+            positions=draw(st.sampled_from(["sinusoidal", "learned", "relative"])),
         )
-    else:
-        width = draw(sizes)
-        model = dict(
-            architecture="bahdanau",
-            preset=draw(st.sampled_from([None, *PRESETS["bahdanau"]])),
-            embedding_width=width,
-            hidden_width=draw(sizes),
-            attention_width=draw(sizes),
-            maxout_width=width,
-            dropout=draw(rates),
-            tie_embeddings=draw(st.sampled_from(["all", "target", "none"] if shared else ["target", "none"])),
+    model |= dict(embedding_width=width, initialization=draw(st.sampled_from(["scaled", "paper"])))
+    if architecture == "recurrent":
+        return model | drawn_stack(draw, other)
+    model |= dict(attention_dropout=draw(rates))
+    if architecture == "bahdanau":
+        return model | dict(hidden_width=draw(sizes), attention_width=draw(sizes), maxout_width=other)
+    return (
+        model
+        | drawn_stack(draw, draw(sizes))
+        | dict(
+            attentional_width=other,
+            score=draw(st.sampled_from(["dot", "general", "concat", "location"])),
+            window=draw(st.sampled_from(["global", "local-m", "local-p"])),
+            window_size=draw(st.integers(1, 256)),
+            max_positions=draw(st.integers(513, 10**6)),
+            input_feeding=draw(st.booleans()),
         )
+    )
+
+
+@st.composite
+def configurations(draw: Any) -> Config:
+    shared = draw(st.booleans())
+    model = drawn_model(draw, shared)
     return Config.model_validate(
         dict(
             data=dict(
@@ -169,7 +192,14 @@ def configurations(draw: Any) -> Config:
                 betas=(draw(rates), draw(rates)),
                 epsilon=draw(st.floats(0, exclude_min=True, allow_infinity=False)),
                 device=draw(texts),
-                schedule=draw(st.sampled_from(["inverse-sqrt", "linear", "cosine", "constant"])),
+                preset=draw(st.sampled_from([None, *TRAINING_PRESETS])),
+                optimizer=draw(st.sampled_from(["adam", "adamw", "adadelta", "sgd"])),
+                schedule=draw(
+                    st.sampled_from(["inverse-sqrt", "linear", "cosine", "constant", "noam", "halving"])
+                ),
+                halve_every_epochs=draw(st.floats(0, exclude_min=True, allow_infinity=False)),
+                max_epochs=draw(st.integers(0, 10**9)),
+                rho=draw(rates),
             ),
             search=dict(beam_size=draw(sizes), length_penalty=draw(st.floats(0, 10))),
         )
@@ -198,16 +228,19 @@ def test_odd_strings(architecture: str, text: str, tmp_path: Path) -> None:
     assert load_config(tmp_path / "c.toml") == config
 
 
-def test_dump_names_every_key() -> None:
-    config = parse_config(DATA)
-    dumped = dump_config(config)
-    for section, fields in {**SECTIONS, "model": MODEL_SECTIONS["transformer"]}.items():
-        assert f"[{section}]\n" in dumped
-        for key in fields.model_fields:
-            assert (f"\n{key} = " in dumped) == (getattr(getattr(config, section), key) is not None)
+@pytest.mark.parametrize("architecture", PRESETS)
+def test_dump_names_every_key(architecture: str) -> None:
+    """Those that have a value: TOML has no word for none."""
+    config = parse_config(DATA, overrides=[f"model.architecture={architecture}"])
+    dumped = tomllib.loads(dump_config(config))
+    for section, fields in {**SECTIONS, "model": MODEL_SECTIONS[architecture]}.items():
+        values = getattr(config, section)
+        assert list(dumped[section]) == [
+            key for key in fields.model_fields if getattr(values, key) is not None
+        ]
 
 
-# --- overrides ---------------------------------------------------------------------------------------------
+# --- overrides -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -265,266 +298,7 @@ def test_overrides_of_no_form(override: str) -> None:
         parse_config(DATA, overrides=[override])
 
 
-# --- mistakes ----------------------------------------------------------------------------------------------
-
-# The file, with HERE in the line that is wrong (none: no line is named), and what the message says.
-MISTAKES = {
-    "unknown key": (
-        DATA + "[training]\nlearning_rat = 3 # HERE\n",
-        ["unknown key training.learning_rat", "did you mean learning_rate?"],
-    ),
-    "unknown key in data": (DATA + "tran = 'x' # HERE\n", ["unknown key data.tran", "did you mean train?"]),
-    "unknown key in tokenizer": (
-        DATA + "[tokenizer]\nvocab_size = 3 # HERE\n",
-        ["did you mean vocabulary_size?"],
-    ),
-    "unknown key in model": (
-        DATA + "[model]\nlayers = 3 # HERE\n",
-        ["unknown key model.layers", "encoder_layers"],
-    ),
-    "unknown key in search": (DATA + "[search]\nbeam = 3 # HERE\n", ["unknown key search.beam", "beam_size"]),
-    "unknown key like no other": (
-        DATA + "[search]\nxyzzy = 3 # HERE\n",
-        ["unknown key search.xyzzy; known: beam_size,"],
-    ),
-    "same key in another section": (
-        DATA + "[search]\nbatch_tokens = 3\n[training]\nbatch_tokns = 3 # HERE\n",
-        ["did you mean batch_tokens?"],
-    ),
-    "wrong value of a name in two sections": (
-        DATA + "[search]\nbatch_tokens = 30\n[training]\nbatch_tokens = 3 # HERE\n",
-        ["training.batch_tokens = 3 is not valid", "greater than or equal to 16"],
-    ),
-    "unknown section": (
-        DATA + "[trainig] # HERE\nseed = 1\n",
-        ["unknown section [trainig]", "did you mean training?"],
-    ),
-    "top-level key": ("seed = 3\n" + DATA, ["unknown section [seed]"]),
-    "section as a value": ("training = 3\n" + DATA, ["training is a section; write [training]"]),
-    "list of sections": (DATA + "[[training]]\nseed = 1\n", ["training is a section; write [training]"]),
-    "wrong type": (
-        DATA + "[training]\nseed = 'x' # HERE\n",
-        ['training.seed = "x" is not valid', "valid integer"],
-    ),
-    "fraction for a count": (
-        DATA + "[training]\nmax_steps = 1.5 # HERE\n",
-        ["training.max_steps = 1.5", "integer"],
-    ),
-    "list for a number": (DATA + "[training]\nseed = [1] # HERE\n", ["training.seed = [1]", "integer"]),
-    "table for a number": (DATA + "[training]\nseed = {a = 1} # HERE\n", ["training.seed = ", "integer"]),
-    "date for a number": (DATA + "[training]\nseed = 2024-01-01 # HERE\n", ["training.seed = ", "integer"]),
-    "number for a path": (DATA.replace('"corpus/val"', "3 # HERE"), ["data.validation = 3", "valid string"]),
-    "number among paths": (
-        DATA.replace('"corpus/train"', "['a', 3] # HERE"),
-        ["data.train = ", "valid string"],
-    ),
-    "several lines": (DATA.replace('"corpus/train"', "[ # HERE\n  'a',\n  3,\n]"), ["data.train = "]),
-    "out of range": (DATA + "[model]\ndropout = 1.0 # HERE\n", ["model.dropout = 1.0", "less than 1"]),
-    "below range": (
-        DATA + "[training]\nlearning_rate = -1 # HERE\n",
-        ["training.learning_rate = -1", "greater than 0"],
-    ),
-    "not a number": (DATA + "[training]\nlearning_rate = nan # HERE\n", ["training.learning_rate = NaN"]),
-    "no member": (
-        DATA + "[training]\nschedule = 'cosin' # HERE\n",
-        ['training.schedule = "cosin"', "'cosine'"],
-    ),
-    "beta out of range": (DATA + "[training]\nbetas = [0.9, 1.5] # HERE\n", ["training.betas", "1.5"]),
-    "three betas": (DATA + "[training]\nbetas = [0.9, 0.9, 0.9] # HERE\n", ["training.betas"]),
-    "one beta": (DATA + "[training]\nbetas = [0.9] # HERE\n", ["training.betas = [0.9]"]),
-    "bad TOML": (DATA + "[training]\nseed = # HERE\n", ["not valid TOML: Invalid value"]),
-    "unquoted": (DATA.replace('"en"', "en # HERE"), ["not valid TOML: Invalid value"]),
-    "key twice": (DATA + "validation = 'x' # HERE\n", ["not valid TOML: Cannot overwrite a value"]),
-    "section twice": (DATA + "[training]\nseed = 1\n[training] # HERE\n", ["not valid TOML: Cannot declare"]),
-    "string without end": (DATA + "[training]\ndevice = 'cpu\n", ["not valid TOML"]),
-    "empty": ("", ["no [data] section"]),
-    "no data section": ("[training]\nseed = 1\n", ["no [data] section; say what to train on"]),
-    "missing key": (
-        "# first\n" + DATA.replace("[data]", "[data] # HERE").replace('validation = "corpus/val"\n', ""),
-        ["data.validation is missing; add it under [data]"],
-    ),
-    "empty data section": ("\n\n[data] # HERE\n", ["data.train is missing"]),
-    "heads": (
-        DATA + "[model]\nwidth = 100\nheads = 7 # HERE\n",
-        ["model.heads = 7 does not divide model.width = 100; use 4, 5, 10"],
-    ),
-    "heads of the preset": (
-        DATA + "[model] # HERE\nwidth = 130\n",
-        ["model.heads = 4 does not divide model.width = 130"],
-    ),
-    "odd width": (DATA + "[model]\nheads = 1\nwidth = 33 # HERE\n", ["model.width = 33 is odd"]),
-    "tie all": (
-        DATA + "[tokenizer]\nshared = false\n[model]\ntie_embeddings = 'all' # HERE\n",
-        ['model.tie_embeddings = "all" needs one vocabulary', "tokenizer.shared = true"],
-    ),
-    "maxout": (
-        DATA + "[model]\narchitecture = 'bahdanau'\nmaxout_width = 7 # HERE\n",
-        ["model.maxout_width = 7 must equal model.embedding_width = 128", 'model.tie_embeddings = "none"'],
-    ),
-    "sampling words": (
-        DATA + "[tokenizer]\ntype = 'word'\nsampling = 0.1 # HERE\n",
-        ["tokenizer.sampling needs subwords; set tokenizer.type to bpe or unigram (it is word)"],
-    ),
-    "unknown preset": (
-        DATA + "[model]\npreset = 'bas' # HERE\n",
-        ['model.preset = "bas" is not known for transformer; did you mean base?'],
-    ),
-    "preset of another architecture": (
-        DATA + "[model]\narchitecture = 'bahdanau'\npreset = 'big' # HERE\n",
-        ['model.preset = "big" is not known for bahdanau; known: tiny, small, base'],
-    ),
-    "unknown architecture": (
-        DATA + "[model]\narchitecture = 'tranformer' # HERE\n",
-        ['model.architecture = "tranformer" is not known; did you mean transformer?'],
-    ),
-    "architecture of a number": (
-        DATA + "[model]\narchitecture = 3 # HERE\n",
-        ["model.architecture = 3 is not known"],
-    ),
-    "architecture of a list": (
-        DATA + "[model]\narchitecture = ['bahdanau'] # HERE\n",
-        ["model.architecture = "],
-    ),
-    "architecture of a table": (DATA + "[model]\narchitecture = {a = 1} # HERE\n", ["model.architecture = "]),
-    "preset of a list": (DATA + "[model]\npreset = ['base'] # HERE\n", ["model.preset = "]),
-    "key of another architecture": (
-        DATA + "[model]\narchitecture = 'bahdanau'\nheads = 4 # HERE\n",
-        ["unknown key model.heads", "embedding_width"],
-    ),
-    "key of another architecture, the other way": (
-        DATA + "[model]\nmaxout_width = 4 # HERE\n",
-        ["unknown key model.maxout_width"],
-    ),
-    "spaces and comments": (
-        "# [training]\n\n" + DATA + "[ training ] # seed = 'x'\n# seed = 'x'\n\n  seed='x' # HERE\n",
-        ['training.seed = "x"'],
-    ),
-    "quoted key": (DATA + '[training]\n"seed" = "x" # HERE\n', ['training.seed = "x"']),
-    "dotted key": ("training.seed = 'x' # HERE\n" + DATA, ['training.seed = "x"']),
-}
-
-
-def line_of_mistake(text: str) -> int | None:
-    return next((n for n, line in enumerate(text.split("\n"), start=1) if "HERE" in line), None)
-
-
-@pytest.mark.parametrize("name", MISTAKES)
-@pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["LF", "CRLF"])
-def test_mistakes(name: str, ending: str, tmp_path: Path) -> None:
-    text, fragments = MISTAKES[name]
-    file = tmp_path / "c.toml"
-    file.write_bytes(text.replace("\n", ending).encode())
-    with pytest.raises(UserError) as caught:
-        load_config(file)
-    shown, line = str(caught.value), line_of_mistake(text)
-    for fragment in fragments:
-        assert fragment in shown
-    assert len(shown.splitlines()) == 1
-    if line is None:
-        assert shown.startswith(f"{file}:")
-    else:
-        assert shown.startswith(f"{file}:{line}: ")
-    assert caught.value.line == line or line is None
-    # The remedy follows a semicolon.
-    assert "; " in caught.value.message
-    assert not caught.value.message.endswith((".", ";", "use", " "))
-
-
-@pytest.mark.parametrize(
-    ("override", "fragments"),
-    [
-        ("training.sed=3", ["unknown key training.sed", "did you mean seed?"]),
-        ("training.seed=x", ['training.seed = "x" is not valid']),
-        ("training.seed=-1", ["training.seed = -1 is not valid"]),
-        ("training.seed.x=1", ["unknown key training.seed.x"]),
-        ("model.preset=huge", ['model.preset = "huge" is not known']),
-        ("model.architecture=rnn", ['model.architecture = "rnn" is not known']),
-        ("model.heads=7", ["model.heads = 7 does not divide model.width = 128"]),
-        ("tokenizer.sampling=2", ["tokenizer.sampling = 2"]),
-        ("data.train=3", ["data.train = 3"]),
-    ],
-)
-def test_mistaken_overrides_are_named(override: str, fragments: list[str]) -> None:
-    """The command line is at fault, so no line of the file is named."""
-    with pytest.raises(UserError) as caught:
-        parse_config(DATA + "[training]\nseed = 5\n", file="c.toml", overrides=[override])
-    shown = str(caught.value)
-    assert shown.startswith(f"--set {override}: ")
-    for fragment in fragments:
-        assert fragment in shown
-    assert len(shown.splitlines()) == 1
-    assert caught.value.file is None
-
-
-def test_override_of_an_unknown_section() -> None:
-    with pytest.raises(UserError, match=r"unknown section .*did you mean training") as caught:
-        parse_config(DATA, file="c.toml", overrides=["trainin.seed=3"])
-    assert str(caught.value).startswith("--set trainin.seed=3: ")
-
-
-def test_heads_of_a_narrow_model() -> None:
-    """The remedy names numbers that work, also where no head could be 8 wide."""
-    with pytest.raises(UserError, match=r"does not divide model\.width = 6; use [1236]\b"):
-        parse_config(DATA + "[model]\nwidth = 6\nheads = 4\n")
-
-
-@pytest.mark.parametrize("width", [64, 100, 128, 510, 512])
-@pytest.mark.parametrize("heads", [3, 7, 9, 60])
-def test_heads_that_are_proposed_work(width: int, heads: int) -> None:
-    text = DATA + f"[model]\nwidth = {width}\nheads = "
-    if width % heads == 0:
-        parse_config(text + str(heads))
-        return
-    with pytest.raises(UserError) as caught:
-        parse_config(text + str(heads))
-    proposed = caught.value.message.split("; use ")[1].split(", ")
-    for number in proposed:
-        parse_config(text + number)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a = " + "[" * 100_000,
-        "a = " + "[" * 100_000 + "]" * 100_000,
-        DATA + "[training]\nseed = " + "9" * 5000,
-        "\0",
-        "\x7f = 3",
-        "[" * 1000,
-        "a" * 100_000,
-        "= 3",
-        '"\\ud800" = 3',
-        DATA + 'test = "\\U00110000"',
-        "<html><body>404</body></html>",
-        '{"data": {"train": "x"}}',
-        "data:\n  train: x\n",
-    ],
-    ids=lambda text: ascii(text[-20:]),
-)
-def test_hostile_text(text: str) -> None:
-    with pytest.raises(UserError) as caught:
-        parse_config(text, file="c.toml")
-    assert len(str(caught.value).splitlines()) == 1
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    text=st.text(st.characters(exclude_categories=["Cs"]))
-    | st.text(st.sampled_from("[]{}=\"'\\.,#\n\r abdtrx01-:_")),
-    override=st.text(st.characters(exclude_categories=["Cs"])) | st.none(),
-)
-def test_any_text_is_a_configuration_or_a_user_error(text: str, override: str | None) -> None:
-    overrides = [] if override is None else [f"training.seed={override}"]
-    for whole in (text, DATA + text):
-        shown = "one line"
-        try:
-            parse_config(whole, overrides=overrides)
-        except UserError as error:
-            shown = str(error)
-        assert len(shown.splitlines()) == 1
-
-
-# --- files -------------------------------------------------------------------------------------------------
+# --- files -----------------------------------------------------------------------------------------------
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -543,7 +317,7 @@ def test_unreadable_file(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text(DATA)
     file.chmod(0)
-    with pytest.raises(UserError, match="cannot be read; check its permissions"):
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); check the path"):
         load_config(file)
 
 
@@ -611,7 +385,7 @@ def test_pattern_characters_in_paths(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (data.train, data.validation) == (str(tmp_path / "recipe" / "[a]*"), "a*")
 
 
-# --- languages and differences -----------------------------------------------------------------------------
+# --- languages and differences ---------------------------------------------------------------------------
 
 
 def test_norwegian() -> None:

@@ -39,9 +39,10 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.models": {"nmt.models.*", "nmt.config"},
     "nmt.models.*": {"nmt.models.*"},
     "nmt.models.dropout": set(),
-    "nmt.models.attention": {"nmt.models.dropout"},
-    "nmt.models.embeddings": {"nmt.models.dropout"},
-    # Model folders -> text -> pictures
+    "nmt.models.positions": {"nmt.models.dropout"},
+    "nmt.models.attention": {"nmt.models.dropout", "nmt.models.positions"},
+    "nmt.models.embeddings": set(),
+    # Model folders -> text -> pictures, word links
     "nmt.checkpoint": {
         *("nmt.config", "nmt.config_file", "nmt.errors", "nmt.files"),
         *("nmt.data.prepare", "nmt.data.tokenizer", "nmt.models"),
@@ -54,13 +55,23 @@ ALLOWED: dict[str, set[str]] = {
         "nmt.models",
         "nmt.search",
     },
-    "nmt.heatmap": {"nmt.checkpoint", "nmt.data.*", "nmt.translator"},
+    "nmt.forced": {"nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.translator"},
+    "nmt.heatmap": {"nmt.checkpoint", "nmt.data.*", "nmt.forced", "nmt.translator"},
+    "nmt.words": {"nmt.data.*"},
+    "nmt.alignment": {"nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.forced", "nmt.words"},
+    "nmt.unknown": {
+        *("nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.search"),
+        *("nmt.forced", "nmt.translator", "nmt.words"),
+    },
     # Batches -> model folders
     "nmt.examples": {"nmt.data.*"},
     "nmt.run": {"nmt.checkpoint", "nmt.config", "nmt.config_file", "nmt.errors", "nmt.files"},
+    "nmt.validation": {
+        *("nmt.config", "nmt.errors", "nmt.data.*", "nmt.examples", "nmt.translator", "nmt.evaluation"),
+    },
     "nmt.training": {
         *("nmt.config", "nmt.errors", "nmt.files", "nmt.data.*", "nmt.examples", "nmt.models"),
-        *("nmt.loss", "nmt.optimization", "nmt.checkpoint", "nmt.run", "nmt.translator", "nmt.evaluation"),
+        *("nmt.loss", "nmt.optimization", "nmt.checkpoint", "nmt.run", "nmt.validation"),
     },
     # Two text files -> a configuration
     "nmt.holdout": {"nmt.data.*", "nmt.errors", "nmt.files"},

@@ -26,7 +26,18 @@ from nmt.models import build_model
 from nmt.run import list_checkpoints
 
 RUN = "runs/tiny"
-COMMANDS = ["init", "train", "translate", "evaluate", "info", "average", "attention", "tokenizer", "data"]
+COMMANDS = [
+    "init",
+    "train",
+    "translate",
+    "evaluate",
+    "info",
+    "average",
+    "align",
+    "attention",
+    "tokenizer",
+    "data",
+]
 
 # The command line itself
 

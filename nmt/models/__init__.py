@@ -5,13 +5,18 @@ from __future__ import annotations
 from torch import nn
 
 from nmt.config import ModelConfig
-from nmt.models.recurrent import Bahdanau
+from nmt.models.recurrent import Bahdanau, Luong, Recurrent
 from nmt.models.seam import Memory, Model, State
 from nmt.models.transformer import Transformer
 
 __all__ = ["Memory", "Model", "State", "build_model", "parameter_counts"]
 
-_CLASSES: dict[str, type[nn.Module]] = {"transformer": Transformer, "bahdanau": Bahdanau}
+_CLASSES: dict[str, type[nn.Module]] = {
+    "transformer": Transformer,
+    "recurrent": Recurrent,
+    "bahdanau": Bahdanau,
+    "luong": Luong,
+}
 
 
 def build_model(config: ModelConfig, source_vocabulary: int, target_vocabulary: int) -> nn.Module:

@@ -1,104 +1,122 @@
-"""Recurrent encoder-decoders. Bahdanau, Cho and Bengio 2014: "Jointly learning to align and translate".
+"""Recurrent encoder-decoders, in historical order: without attention (Sutskever, Vinyals and Le 2014),
+with attention by the previous state (Bahdanau, Cho and Bengio 2014), by the current one (Luong, Pham
+and Manning 2015).
 
 B sentences, S source length, T target length, K hypotheses, E embedding width, D hidden width,
-A attention width, L maxout width, V vocabulary. Masks are True where attention may look.
+A attention width, L width of what is projected to logits, V vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from nmt.models.attention import AdditiveAttention
-from nmt.models.dropout import dropout
+from nmt.models.attention import AdditiveAttention, LuongAttention
+from nmt.models.cells import (
+    BidirectionalGatedEncoder,
+    GatedUnit,
+    RecurrentStack,
+    StackedEncoder,
+    initialize_scaled,
+    is_recurrent,
+    orthogonal_blocks,
+)
+from nmt.models.dropout import dropout as drop
 from nmt.models.embeddings import Embeddings
+from nmt.models.recurrent_state import RecurrentMemory, RecurrentState
 
 
-@dataclass(frozen=True)
-class BahdanauMemory:
-    """Annotations of each source word, their attention keys, and the decoder's first state."""
+class Recurrent(nn.Module):
+    """Sutskever et al. 2014: the source squeezed into one vector a layer, from which the decoder starts.
 
-    mask_BS: Tensor
-    annotation_BSD: Tensor  # forward and backward states, 2 x hidden width
-    keys_BSA: Tensor
-    first_BD: Tensor
-
-    def keep(self, sentences_B: Tensor) -> BahdanauMemory:
-        return BahdanauMemory(
-            self.mask_BS[sentences_B],
-            self.annotation_BSD[sentences_B],
-            self.keys_BSA[sentences_B],
-            self.first_BD[sentences_B],
-        )
-
-
-@dataclass(frozen=True)
-class BahdanauState:
-    """The decoder's hidden state of each hypothesis."""
-
-    hidden_BKD: Tensor
-
-    def select(self, beam_BK: Tensor) -> BahdanauState:
-        rows = beam_BK[:, :, None].expand(-1, -1, self.hidden_BKD.size(-1))
-        return BahdanauState(self.hidden_BKD.gather(1, rows))
-
-    def keep(self, sentences_B: Tensor) -> BahdanauState:
-        return BahdanauState(self.hidden_BKD[sentences_B])
-
-
-class BidirectionalEncoder(nn.Module):
-    """A forward and a backward GRU over the source (Bahdanau et al. 2014, sec. 3.2)."""
-
-    def __init__(self, width: int, hidden_width: int):
-        super().__init__()
-        self.recurrence = nn.GRU(width, hidden_width, batch_first=True, bidirectional=True)
-
-    def forward(self, embedded_BSE: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor]:
-        """Annotations (B, S, 2D), zero at padding, and the backward GRU's last state (B, D)."""
-        lengths_B = mask_BS.sum(dim=1).cpu()
-        packed = nn.utils.rnn.pack_padded_sequence(
-            embedded_BSE, lengths_B, batch_first=True, enforce_sorted=False
-        )
-        output, last_2BD = self.recurrence(packed)
-        annotation_BSD, _ = nn.utils.rnn.pad_packed_sequence(
-            output, batch_first=True, total_length=mask_BS.size(1)
-        )
-        return annotation_BSD, last_2BD[1]
-
-
-class ConditionalGRUCell(nn.Module):
-    """The decoder's gated unit, which also reads the context (Bahdanau et al. 2014, appendix A.2.2).
-
-    r = sigma(W_r e + U_r s + C_r c), z likewise; s~ = tanh(W e + U [r * s] + C c);
-    s' = (1 - z) * s + z * s~. The part that reads the embedded token is computed by `project_input`
-    for all positions at once.
+    The arguments are `nmt.config.RecurrentConfig`'s keys.
     """
 
-    def __init__(self, input_width: int, context_width: int, hidden_width: int):
+    most_source_tokens: int | None = None
+    most_target_tokens: int | None = None
+
+    def __init__(
+        self,
+        *,
+        source_vocabulary: int,
+        target_vocabulary: int,
+        embedding_width: int,
+        hidden_width: int,
+        layers: int,
+        dropout: float,
+        cell: str = "lstm",
+        bidirectional: bool = False,
+        reverse_source: bool = False,
+        residual: bool = False,
+        embedding_dropout: float | None = None,
+        tie_embeddings: str = "none",
+        initialization: str = "scaled",
+    ):
         super().__init__()
-        self.input = nn.Linear(input_width, 3 * hidden_width)
-        self.context = nn.Linear(context_width, 3 * hidden_width, bias=False)
-        self.gates = nn.Linear(hidden_width, 2 * hidden_width, bias=False)
-        self.candidate = nn.Linear(hidden_width, hidden_width, bias=False)
+        self.dropout = dropout
+        self.embedding_dropout = dropout if embedding_dropout is None else embedding_dropout
+        self.embeddings = Embeddings(
+            source_vocabulary,
+            target_vocabulary,
+            embedding_width,
+            tie=tie_embeddings,
+            output_width=hidden_width,
+            output_bias=True,
+        )
+        self.encoder = StackedEncoder(
+            embedding_width,
+            hidden_width,
+            layers,
+            cell=cell,
+            bidirectional=bidirectional,
+            reverse=reverse_source,
+            dropout=dropout,
+            residual=residual,
+        )
+        self.decoder = RecurrentStack(
+            embedding_width, hidden_width, layers, cell=cell, dropout=dropout, residual=residual
+        )
+        initialize(self, initialization, 0.08)  # sec. 3.4
 
-    def project_input(self, embedded: Tensor) -> Tensor:
-        """(..., E) -> (..., 3D)."""
-        projected: Tensor = self.input(embedded)
-        return projected
+    def encode(
+        self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None
+    ) -> RecurrentMemory:
+        """The memory of a batch. There is no attention to record, here or in `decode`."""
+        embedded_BSE = drop(self.embeddings.source(source_BS), self.embedding_dropout, self.training)
+        _, last = self.encoder(embedded_BSE, mask_BS)
+        return RecurrentMemory(mask_BS, last)
 
-    def forward(self, projected: Tensor, context: Tensor, hidden: Tensor) -> Tensor:
-        """(..., 3D), (..., C), (..., D) -> the next hidden state (..., D)."""
-        width = hidden.size(-1)
-        both = projected + self.context(context)
-        reset, update = torch.sigmoid(both[..., : 2 * width] + self.gates(hidden)).chunk(2, dim=-1)
-        candidate = torch.tanh(both[..., 2 * width :] + self.candidate(reset * hidden))
-        return torch.lerp(hidden, candidate, update)
+    def decode(
+        self, target_BT: Tensor, memory: RecurrentMemory, record: list[Tensor] | None = None
+    ) -> Tensor:
+        """Teacher forcing: hidden (B, T, D), in one recurrent call a layer."""
+        embedded_BTE = drop(self.embeddings.target(target_BT), self.embedding_dropout, self.training)
+        return drop(self.decoder(embedded_BTE, memory.first), self.dropout, self.training)
+
+    def start(self, memory: RecurrentMemory) -> RecurrentState:
+        """The state before the first token: one empty hypothesis a sentence."""
+        return RecurrentState.first(memory)
+
+    def step(
+        self, token_BK: Tensor, memory: RecurrentMemory, state: RecurrentState
+    ) -> tuple[Tensor, RecurrentState]:
+        """One token further: hidden (B, K, D) and the next state."""
+        hidden_BKD, layers = self.decoder.step(self.embeddings.target(token_BK), state.layers)
+        return hidden_BKD, RecurrentState(layers, state.length + 1)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits: (..., D) -> (..., V)."""
+        return self.embeddings.project(hidden)
 
 
 class Bahdanau(nn.Module):
-    """Encoder, decoder and deep output; the arguments are `nmt.config.BahdanauConfig`'s keys."""
+    """Bahdanau et al. 2014, appendix A: attend with the previous state, update it, deep output by maxout.
+
+    The arguments are `nmt.config.BahdanauConfig`'s keys.
+    """
+
+    most_source_tokens: int | None = None
+    most_target_tokens: int | None = None
 
     def __init__(
         self,
@@ -110,10 +128,14 @@ class Bahdanau(nn.Module):
         attention_width: int,
         maxout_width: int,
         dropout: float,
+        embedding_dropout: float | None = None,
+        attention_dropout: float = 0.0,
         tie_embeddings: str = "target",
+        initialization: str = "scaled",
     ):
         super().__init__()
         self.dropout = dropout
+        self.embedding_dropout = dropout if embedding_dropout is None else embedding_dropout
         self.embeddings = Embeddings(
             source_vocabulary,
             target_vocabulary,
@@ -123,51 +145,52 @@ class Bahdanau(nn.Module):
             output_bias=True,
         )
         context_width = 2 * hidden_width
-        self.encoder = BidirectionalEncoder(embedding_width, hidden_width)
+        self.encoder = BidirectionalGatedEncoder(embedding_width, hidden_width)
         self.first_state = nn.Linear(hidden_width, hidden_width)
-        self.attention = AdditiveAttention(hidden_width, context_width, attention_width)
-        self.cell = ConditionalGRUCell(embedding_width, context_width, hidden_width)
+        self.attention = AdditiveAttention(hidden_width, context_width, attention_width, attention_dropout)
+        self.cell = GatedUnit(embedding_width, hidden_width, context_width)
         # In pairs for the maxout.
         self.maxout_hidden = nn.Linear(hidden_width, 2 * maxout_width)
         self.maxout_input = nn.Linear(embedding_width, 2 * maxout_width, bias=False)
         self.maxout_context = nn.Linear(context_width, 2 * maxout_width, bias=False)
-        self._initialize()
+        if initialization == "paper":
+            self._initialize_as_paper()
+        else:
+            initialize_scaled(self)
 
-    def _initialize(self) -> None:
-        """Recurrent matrices orthogonal, as in A.2.3; the others scaled by their width."""
+    def _initialize_as_paper(self) -> None:
+        """Appendix B.1: recurrent matrices orthogonal, W_a and U_a N(0, 0.001^2), v_a and biases zero, others
+        N(0, 0.01^2)."""
         for name, parameter in self.named_parameters():
-            if "weight_hh" in name or name in ("cell.gates.weight", "cell.candidate.weight"):
-                # One square block a gate.
-                for block in parameter.chunk(parameter.size(0) // parameter.size(1)):
-                    nn.init.orthogonal_(block)
-            elif parameter.dim() > 1 and "embeddings" not in name:
-                nn.init.xavier_uniform_(parameter)
-            elif parameter.dim() > 1:
-                nn.init.normal_(parameter, std=parameter.size(1) ** -0.5)
-            else:
+            if is_recurrent(name):
+                orthogonal_blocks(parameter)
+            elif parameter.dim() == 1 or name == "attention.energy.weight":
                 nn.init.zeros_(parameter)
+            else:
+                nn.init.normal_(parameter, std=0.001 if name.startswith("attention.") else 0.01)
 
     def encode(
         self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None
-    ) -> BahdanauMemory:
+    ) -> RecurrentMemory:
         """The memory of a batch. The encoder has no attention to record."""
-        embedded_BSE = self._drop(self.embeddings.source(source_BS))
+        embedded_BSE = drop(self.embeddings.source(source_BS), self.embedding_dropout, self.training)
         annotation_BSD, backward_BD = self.encoder(embedded_BSE, mask_BS)
-        return BahdanauMemory(
-            mask_BS,
-            annotation_BSD,
-            self.attention.project_keys(annotation_BSD),
-            torch.tanh(self.first_state(backward_BD)),  # s_0 = tanh(W_s h_1) (A.2.2)
+        annotation_BSD = drop(annotation_BSD, self.dropout, self.training)
+        first_BD = torch.tanh(self.first_state(backward_BD))  # s_0 = tanh(W_s h_1) (A.2.2)
+        return RecurrentMemory(
+            mask_BS, ((first_BD,),), annotation_BSD, self.attention.project_keys(annotation_BSD)
         )
 
-    def decode(self, target_BT: Tensor, memory: BahdanauMemory, record: list[Tensor] | None = None) -> Tensor:
+    def decode(
+        self, target_BT: Tensor, memory: RecurrentMemory, record: list[Tensor] | None = None
+    ) -> Tensor:
         """Teacher forcing: deep output (B, T, L). `record` gets the weights (B, 1, T, S)."""
-        embedded_BTE = self._drop(self.embeddings.target(target_BT))
-        projected_BTD = self.cell.project_input(embedded_BTE)
-        hidden_B1D = memory.first_BD[:, None]
+        embedded_BTE = drop(self.embeddings.target(target_BT), self.embedding_dropout, self.training)
+        projected_BTG = self.cell.project_input(embedded_BTE)
+        hidden_B1D = memory.first[0][0][:, None]
         hidden, context, weights = [], [], []
-        for projected_B1D in torch.split(projected_BTD, 1, dim=1):
-            hidden_B1D, context_B1D, weights_B1S = self._advance(projected_B1D, hidden_B1D, memory)
+        for projected_B1G in torch.split(projected_BTG, 1, dim=1):
+            hidden_B1D, context_B1D, weights_B1S = self._advance(projected_B1G, hidden_B1D, memory)
             hidden.append(hidden_B1D)
             context.append(context_B1D)
             weights.append(weights_B1S)
@@ -175,36 +198,190 @@ class Bahdanau(nn.Module):
             record.append(torch.cat(weights, dim=1)[:, None])
         return self._deep_output(torch.cat(hidden, dim=1), embedded_BTE, torch.cat(context, dim=1))
 
-    def start(self, memory: BahdanauMemory) -> BahdanauState:
+    def start(self, memory: RecurrentMemory) -> RecurrentState:
         """The state before the first token: one empty hypothesis a sentence."""
-        return BahdanauState(memory.first_BD[:, None])
+        return RecurrentState.first(memory)
 
     def step(
-        self, token_BK: Tensor, memory: BahdanauMemory, state: BahdanauState
-    ) -> tuple[Tensor, BahdanauState]:
+        self, token_BK: Tensor, memory: RecurrentMemory, state: RecurrentState
+    ) -> tuple[Tensor, RecurrentState]:
         """One token further: deep output (B, K, L) and the next state."""
-        embedded_BKE = self._drop(self.embeddings.target(token_BK))
-        projected_BKD = self.cell.project_input(embedded_BKE)
-        hidden_BKD, context_BKD, _ = self._advance(projected_BKD, state.hidden_BKD, memory)
-        return self._deep_output(hidden_BKD, embedded_BKE, context_BKD), BahdanauState(hidden_BKD)
+        embedded_BKE = self.embeddings.target(token_BK)
+        projected_BKG = self.cell.project_input(embedded_BKE)
+        hidden_BKD, context_BKD, _ = self._advance(projected_BKG, state.layers[0][0], memory)
+        output_BKL = self._deep_output(hidden_BKD, embedded_BKE, context_BKD)
+        return output_BKL, RecurrentState(((hidden_BKD,),), state.length + 1)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits: (..., L) -> (..., V)."""
         return self.embeddings.project(hidden)
 
     def _advance(
-        self, projected_BKD: Tensor, hidden_BKD: Tensor, memory: BahdanauMemory
+        self, projected_BKG: Tensor, hidden_BKD: Tensor, memory: RecurrentMemory
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Attend with the previous state, then update it: hidden, context, weights."""
         context_BKD, weights_BKS = self.attention(
-            hidden_BKD, memory.keys_BSA, memory.annotation_BSD, memory.mask_BS
+            hidden_BKD, memory.keys_BSA, memory.values_BSD, memory.mask_BS
         )
-        return self.cell(projected_BKD, context_BKD, hidden_BKD), context_BKD, weights_BKS
+        return self.cell(projected_BKG, hidden_BKD, context_BKD), context_BKD, weights_BKS
 
     def _deep_output(self, hidden: Tensor, embedded: Tensor, context: Tensor) -> Tensor:
         """t = maxout(U s_i + V y_{i-1} + C c_i): A.2.2, with the s_i of eq. 4 where A.2.2 has s_{i-1}."""
         pairs = self.maxout_hidden(hidden) + self.maxout_input(embedded) + self.maxout_context(context)
-        return self._drop(pairs.unflatten(-1, (-1, 2)).amax(dim=-1))
+        return drop(pairs.unflatten(-1, (-1, 2)).amax(dim=-1), self.dropout, self.training)
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout, self.training)
+
+class Luong(nn.Module):
+    """Luong et al. 2015: update the stack, attend with its highest state, combine both.
+
+    The arguments are `nmt.config.LuongConfig`'s keys.
+    """
+
+    most_target_tokens: int | None = None
+
+    def __init__(
+        self,
+        *,
+        source_vocabulary: int,
+        target_vocabulary: int,
+        embedding_width: int,
+        hidden_width: int,
+        attentional_width: int,
+        layers: int,
+        dropout: float,
+        cell: str = "lstm",
+        score: str = "general",
+        window: str = "global",
+        window_size: int = 10,
+        max_positions: int = 1024,
+        input_feeding: bool = True,
+        bidirectional: bool = False,
+        reverse_source: bool = False,
+        residual: bool = False,
+        embedding_dropout: float | None = None,
+        attention_dropout: float = 0.0,
+        tie_embeddings: str = "target",
+        initialization: str = "scaled",
+    ):
+        super().__init__()
+        self.most_source_tokens = max_positions if score == "location" else None
+        self.dropout = dropout
+        self.embedding_dropout = dropout if embedding_dropout is None else embedding_dropout
+        self.embeddings = Embeddings(
+            source_vocabulary,
+            target_vocabulary,
+            embedding_width,
+            tie=tie_embeddings,
+            output_width=attentional_width,
+            output_bias=True,
+        )
+        self.encoder = StackedEncoder(
+            embedding_width,
+            hidden_width,
+            layers,
+            cell=cell,
+            bidirectional=bidirectional,
+            reverse=reverse_source,
+            dropout=dropout,
+            residual=residual,
+        )
+        self.decoder = RecurrentStack(
+            embedding_width, hidden_width, layers, cell=cell, dropout=dropout, residual=residual
+        )
+        # [y; h~] as input (sec. 3.3): a product for each half, so that those of all y are one.
+        gates = {"lstm": 4, "gru": 3}[cell] * hidden_width
+        self.feed = nn.Linear(attentional_width, gates, bias=False) if input_feeding else None
+        self.attention = LuongAttention(
+            hidden_width,
+            score=score,
+            window=window,
+            window_size=window_size,
+            max_positions=max_positions,
+            dropout=attention_dropout,
+        )
+        self.combine = nn.Linear(2 * hidden_width, attentional_width, bias=False)  # W_c
+        initialize(self, initialization, 0.1)  # sec. 4.1
+
+    def encode(
+        self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None
+    ) -> RecurrentMemory:
+        """The memory of a batch. The encoder has no attention to record."""
+        embedded_BSE = drop(self.embeddings.source(source_BS), self.embedding_dropout, self.training)
+        values_BSD, last = self.encoder(embedded_BSE, mask_BS)
+        values_BSD = drop(values_BSD, self.dropout, self.training)
+        return RecurrentMemory(mask_BS, last, values_BSD, self.attention.project_keys(values_BSD))
+
+    def decode(
+        self, target_BT: Tensor, memory: RecurrentMemory, record: list[Tensor] | None = None
+    ) -> Tensor:
+        """Teacher forcing: attentional vectors (B, T, L). `record` gets the weights (B, 1, T, S).
+
+        Without input feeding no step waits for another's attention: one recurrent call a layer.
+        """
+        embedded_BTE = drop(self.embeddings.target(target_BT), self.embedding_dropout, self.training)
+        if self.feed is None:
+            hidden_BTD = self.decoder(embedded_BTE, memory.first)
+            position_T = torch.arange(1, target_BT.size(1) + 1, device=target_BT.device)
+            attentional_BTL, weights_BTS = self._attend(hidden_BTD, memory, position_T)
+        else:
+            projected_BTG = self.decoder.project_input(embedded_BTE)
+            state = self.start(memory)
+            attentional, weights = [], []
+            for projected_B1G in torch.split(projected_BTG, 1, dim=1):
+                attentional_B1L, weights_B1S, state = self._advance(projected_B1G, memory, state)
+                attentional.append(attentional_B1L)
+                weights.append(weights_B1S)
+            attentional_BTL, weights_BTS = torch.cat(attentional, dim=1), torch.cat(weights, dim=1)
+        if record is not None:
+            record.append(weights_BTS[:, None])
+        return attentional_BTL
+
+    def start(self, memory: RecurrentMemory) -> RecurrentState:
+        """The state before the first token: one empty hypothesis a sentence; nothing is fed yet."""
+        fed_B1L = None
+        if self.feed is not None:
+            fed_B1L = memory.first[0][0].new_zeros(memory.mask_BS.size(0), 1, self.feed.in_features)
+        return RecurrentState.first(memory, fed_B1L)
+
+    def step(
+        self, token_BK: Tensor, memory: RecurrentMemory, state: RecurrentState
+    ) -> tuple[Tensor, RecurrentState]:
+        """One token further: attentional vector (B, K, L) and the next state."""
+        projected_BKG = self.decoder.project_input(self.embeddings.target(token_BK))
+        attentional_BKL, _, state = self._advance(projected_BKG, memory, state)
+        return attentional_BKL, state
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits: (..., L) -> (..., V)."""
+        return self.embeddings.project(hidden)
+
+    def _advance(
+        self, projected_BKG: Tensor, memory: RecurrentMemory, state: RecurrentState
+    ) -> tuple[Tensor, Tensor, RecurrentState]:
+        """Update the stack, then attend: attentional vector, weights and the next state."""
+        if self.feed is not None:
+            projected_BKG = projected_BKG + self.feed(state.fed_BKL)
+        hidden_BKD, layers = self.decoder.step_projected(projected_BKG, state.layers)
+        position_1 = torch.tensor([state.length + 1], device=hidden_BKD.device)
+        attentional_BKL, weights_BKS = self._attend(hidden_BKD, memory, position_1)
+        fed_BKL = None if self.feed is None else attentional_BKL
+        return attentional_BKL, weights_BKS, RecurrentState(layers, state.length + 1, fed_BKL)
+
+    def _attend(
+        self, hidden_BQD: Tensor, memory: RecurrentMemory, position_Q: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """h~ = tanh(W_c [c; h]) (eq. 5), and the weights."""
+        context_BQD, weights_BQS = self.attention(
+            hidden_BQD, memory.keys_BSA, memory.values_BSD, memory.mask_BS, position_Q
+        )
+        attentional_BQL = torch.tanh(self.combine(torch.cat((context_BQD, hidden_BQD), dim=-1)))
+        return drop(attentional_BQL, self.dropout, self.training), weights_BQS
+
+
+def initialize(model: nn.Module, initialization: str, half_range: float) -> None:
+    """The first weights: "paper" is uniform between -half_range and half_range."""
+    if initialization == "paper":
+        for parameter in model.parameters():
+            nn.init.uniform_(parameter, -half_range, half_range)
+    else:
+        initialize_scaled(model)

@@ -45,6 +45,8 @@ class Model(Protocol):
     """
 
     embeddings: Embeddings
+    most_source_tokens: int | None  # longest source the model has positions for, its end included
+    most_target_tokens: int | None
 
     def encode(self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None) -> Any:
         """The memory of a batch; padding is where the mask is False."""

@@ -1,7 +1,7 @@
-"""The Transformer (Vaswani et al. 2017), with post- or pre-norm.
+"""The Transformer (Vaswani et al. 2017): its two stacks, and the cache that decoding fills.
 
 B sentences, S source length, T target length, K hypotheses, D width, H heads, N width of a head,
-L slots of the decoding cache, V vocabulary. Masks are True where attention may look.
+L slots of the decoding cache, Q queries, V vocabulary. Masks are True where attention may look.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from nmt.models.attention import MultiHeadProjections, additive_mask, causal_mask, scaled_dot_product
-from nmt.models.dropout import dropout
-from nmt.models.embeddings import Embeddings, PositionalEmbedding
+from nmt.models.attention import additive_mask
+from nmt.models.embeddings import Embeddings
+from nmt.models.positions import Places, PositionalEmbedding, clipped_distances, rotation
+from nmt.models.transformer_layers import DecoderLayer, EncoderLayer, make_norm
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class TransformerState:
     keys_BHLN: Sequence[Tensor]  # one a layer; L is the capacity, `used` of them filled
     values_BHLN: Sequence[Tensor]
     visible_BKL: Tensor  # bool over the used slots
+    position_L: Tensor | None  # of the token in each used slot; relative positions need it
     used: int
     length: int  # tokens of a hypothesis
 
@@ -63,163 +64,6 @@ class TransformerState:
         )
 
 
-class FeedForward(nn.Module):
-    """max(0, x W1 + b1) W2 + b2 (Vaswani et al. 2017, eq. 2)."""
-
-    def __init__(self, width: int, inner_width: int, dropout: float):
-        super().__init__()
-        self.inner = nn.Linear(width, inner_width)
-        self.outer = nn.Linear(inner_width, width)
-        self.dropout = dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = dropout(F.relu(self.inner(x)), self.dropout, self.training)
-        outer: Tensor = self.outer(inner)
-        return outer
-
-
-class Residual(nn.Module):
-    """x + dropout(sublayer(x)): normalised after the sum (post, the paper), or before the sub-layer (pre)."""
-
-    def __init__(self, width: int, *, pre_norm: bool, dropout: float):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.pre_norm = pre_norm
-        self.dropout = dropout
-
-    def enter(self, x: Tensor) -> Tensor:
-        """The sub-layer's input."""
-        return self.norm(x) if self.pre_norm else x
-
-    def leave(self, x: Tensor, output: Tensor) -> Tensor:
-        """The layer's result from its input and the sub-layer's output."""
-        x = x + dropout(output, self.dropout, self.training)
-        return x if self.pre_norm else self.norm(x)
-
-
-class EncoderLayer(nn.Module):
-    """Self-attention, then feed-forward."""
-
-    def __init__(
-        self,
-        width: int,
-        feed_forward_width: int,
-        heads: int,
-        *,
-        pre_norm: bool,
-        dropout: float,
-        attention_dropout: float,
-        activation_dropout: float,
-    ):
-        super().__init__()
-        self.attention = MultiHeadProjections(width, heads)
-        self.attention_residual = Residual(width, pre_norm=pre_norm, dropout=dropout)
-        self.feed_forward = FeedForward(width, feed_forward_width, activation_dropout)
-        self.feed_forward_residual = Residual(width, pre_norm=pre_norm, dropout=dropout)
-        self.attention_dropout = attention_dropout
-
-    def forward(self, x_BSD: Tensor, bias_B11S: Tensor | None, record: list[Tensor] | None) -> Tensor:
-        query, key, value = self.attention.query_key_value(self.attention_residual.enter(x_BSD))
-        context = scaled_dot_product(
-            query, key, value, bias=bias_B11S, dropout=self._attention_dropout(), record=record
-        )
-        x_BSD = self.attention_residual.leave(x_BSD, self.attention.merge(context))
-        inner = self.feed_forward(self.feed_forward_residual.enter(x_BSD))
-        return self.feed_forward_residual.leave(x_BSD, inner)
-
-    def _attention_dropout(self) -> float:
-        return self.attention_dropout if self.training else 0.0
-
-
-class DecoderLayer(nn.Module):
-    """Causal self-attention, attention over the memory, then feed-forward."""
-
-    def __init__(
-        self,
-        width: int,
-        feed_forward_width: int,
-        heads: int,
-        *,
-        pre_norm: bool,
-        dropout: float,
-        attention_dropout: float,
-        activation_dropout: float,
-    ):
-        super().__init__()
-        self.self_attention = MultiHeadProjections(width, heads)
-        self.self_residual = Residual(width, pre_norm=pre_norm, dropout=dropout)
-        self.cross_attention = MultiHeadProjections(width, heads)
-        self.cross_residual = Residual(width, pre_norm=pre_norm, dropout=dropout)
-        self.feed_forward = FeedForward(width, feed_forward_width, activation_dropout)
-        self.feed_forward_residual = Residual(width, pre_norm=pre_norm, dropout=dropout)
-        self.attention_dropout = attention_dropout
-
-    def forward(
-        self,
-        x_BTD: Tensor,
-        memory_key_BHSN: Tensor,
-        memory_value_BHSN: Tensor,
-        bias_B11S: Tensor | None,
-        causal_bias_TT: Tensor,
-        record: list[Tensor] | None,
-    ) -> Tensor:
-        """All positions at once. The weights recorded are those over the memory, then over the prefix."""
-        query, key, value = self.self_attention.query_key_value(self.self_residual.enter(x_BTD))
-        own: list[Tensor] | None = None if record is None else []
-        context = scaled_dot_product(
-            query, key, value, bias=causal_bias_TT, dropout=self._attention_dropout(), record=own
-        )
-        x_BTD = self.self_residual.leave(x_BTD, self.self_attention.merge(context))
-        x_BTD = self._after_self_attention(x_BTD, memory_key_BHSN, memory_value_BHSN, bias_B11S, record)
-        if record is not None and own is not None:
-            record += own
-        return x_BTD
-
-    def step(
-        self,
-        x_BKD: Tensor,
-        memory_key_BHSN: Tensor,
-        memory_value_BHSN: Tensor,
-        bias_B11S: Tensor | None,
-        key_BHLN: Tensor,
-        value_BHLN: Tensor,
-        used: int,
-        bias_B1KL: Tensor,
-    ) -> Tensor:
-        """One token of each of K hypotheses; its key and value are written to slots used .. used + K - 1."""
-        query, key, value = self.self_attention.query_key_value(self.self_residual.enter(x_BKD))
-        after = used + x_BKD.size(1)
-        key_BHLN[:, :, used:after] = key
-        value_BHLN[:, :, used:after] = value
-        context = scaled_dot_product(query, key_BHLN[:, :, :after], value_BHLN[:, :, :after], bias=bias_B1KL)
-        x_BKD = self.self_residual.leave(x_BKD, self.self_attention.merge(context))
-        return self._after_self_attention(x_BKD, memory_key_BHSN, memory_value_BHSN, bias_B11S, None)
-
-    def _after_self_attention(
-        self,
-        x_BTD: Tensor,
-        memory_key_BHSN: Tensor,
-        memory_value_BHSN: Tensor,
-        bias_B11S: Tensor | None,
-        record: list[Tensor] | None,
-    ) -> Tensor:
-        query = self.cross_attention.query(self.cross_residual.enter(x_BTD))
-        context = scaled_dot_product(
-            query,
-            memory_key_BHSN,
-            memory_value_BHSN,
-            bias=bias_B11S,
-            dropout=self._attention_dropout(),
-            record=record,
-        )
-        x_BTD = self.cross_residual.leave(x_BTD, self.cross_attention.merge(context))
-        inner = self.feed_forward(self.feed_forward_residual.enter(x_BTD))
-        return self.feed_forward_residual.leave(x_BTD, inner)
-
-    def _attention_dropout(self) -> float:
-        return self.attention_dropout if self.training else 0.0
-
-
 class Transformer(nn.Module):
     """Encoder and decoder; the arguments are `nmt.config.TransformerConfig`'s keys."""
 
@@ -234,24 +78,32 @@ class Transformer(nn.Module):
         feed_forward_width: int,
         heads: int,
         dropout: float,
+        decoder_feed_forward_width: int | None = None,
         embedding_dropout: float | None = None,
         attention_dropout: float = 0.0,
         activation_dropout: float = 0.0,
         norm: str = "post",
+        norm_type: str = "layernorm",
+        activation: str = "relu",
         positions: str = "sinusoidal",
         max_positions: int = 1024,
+        relative_distance: int = 16,
         tie_embeddings: str = "all",
     ):
         super().__init__()
+        self.most_source_tokens = self.most_target_tokens = max_positions if positions == "learned" else None
         pre_norm = norm == "pre"
         layer: dict[str, Any] = dict(
             pre_norm=pre_norm,
             dropout=dropout,
             attention_dropout=attention_dropout,
             activation_dropout=activation_dropout,
+            norm_type=norm_type,
+            activation=activation,
+            relative_distance=relative_distance if positions == "relative" else None,
         )
         position: dict[str, Any] = dict(
-            learned=positions == "learned",
+            positions=positions,
             max_positions=max_positions,
             dropout=dropout if embedding_dropout is None else embedding_dropout,
         )
@@ -262,11 +114,14 @@ class Transformer(nn.Module):
             EncoderLayer(width, feed_forward_width, heads, **layer) for _ in range(encoder_layers)
         )
         self.decoder = nn.ModuleList(
-            DecoderLayer(width, feed_forward_width, heads, **layer) for _ in range(decoder_layers)
+            DecoderLayer(width, decoder_feed_forward_width or feed_forward_width, heads, **layer)
+            for _ in range(decoder_layers)
         )
         # Pre-norm leaves the last sum unnormalised (Xiong et al. 2020, fig. 1).
-        self.encoder_norm = nn.LayerNorm(width) if pre_norm else nn.Identity()
-        self.decoder_norm = nn.LayerNorm(width) if pre_norm else nn.Identity()
+        self.encoder_norm = make_norm(norm_type, width) if pre_norm else nn.Identity()
+        self.decoder_norm = make_norm(norm_type, width) if pre_norm else nn.Identity()
+        self.rotary_width = width // heads if positions == "rotary" else None
+        self.relative_distance = relative_distance if positions == "relative" else None
         self._initialize(width)
 
     def _initialize(self, width: int) -> None:
@@ -285,8 +140,9 @@ class Transformer(nn.Module):
         """The memory of a batch. `record` collects each layer's self-attention weights (B, H, S, S)."""
         bias_B11S = additive_mask(mask_BS[:, None, None], self.embeddings.target.weight)
         x_BSD = self.source_positions(self.embeddings.source(source_BS))
+        places = self._places(0, source_BS.size(1))
         for layer in self.encoder:
-            x_BSD = layer(x_BSD, bias_B11S, record)
+            x_BSD = layer(x_BSD, bias_B11S, record, places)
         x_BSD = self.encoder_norm(x_BSD)
         projected = [layer.cross_attention.key_value(x_BSD) for layer in self.decoder]  # type: ignore[operator, union-attr]
         return TransformerMemory(mask_BS, [key for key, _ in projected], [value for _, value in projected])
@@ -301,17 +157,30 @@ class Transformer(nn.Module):
         """
         bias_B11S = additive_mask(memory.mask_BS[:, None, None], self.embeddings.target.weight)
         x_BTD = self.target_positions(self.embeddings.target(target_BT))
-        causal_TT = causal_mask(target_BT.size(1), x_BTD)
+        places = self._places(0, target_BT.size(1))
         for layer, key, value in zip(self.decoder, memory.keys_BHSN, memory.values_BHSN, strict=True):
-            x_BTD = layer(x_BTD, key, value, bias_B11S, causal_TT, record)
+            x_BTD = layer(x_BTD, key, value, bias_B11S, record, places)
         hidden: Tensor = self.decoder_norm(x_BTD)
         return hidden
+
+    def _places(self, first: int, count: int, position_S: Tensor | None = None) -> Places:
+        """Of queries at positions first .. first + count - 1; keys stand at the same where not given."""
+        like = self.embeddings.target.weight
+        if self.rotary_width is not None:
+            position_Q = torch.arange(first, first + count, device=like.device)
+            return Places(rotation_QM=rotation(position_Q, self.rotary_width, like))
+        if self.relative_distance is not None:
+            position_Q = torch.arange(first, first + count, device=like.device)
+            position_S = position_Q if position_S is None else position_S
+            return Places(distance_QS=clipped_distances(position_Q, position_S, self.relative_distance))
+        return Places()
 
     def start(self, memory: TransformerMemory) -> TransformerState:
         """The state before the first token: one empty hypothesis a sentence."""
         visible = memory.mask_BS.new_zeros((memory.mask_BS.size(0), 1, 0))
         empty = [key[:, :, :0] for key in memory.keys_BHSN]
-        return TransformerState(empty, empty, visible, used=0, length=0)
+        position_L = None if self.relative_distance is None else visible.new_zeros(0, dtype=torch.long)
+        return TransformerState(empty, empty, visible, position_L, used=0, length=0)
 
     def step(
         self, token_BK: Tensor, memory: TransformerMemory, state: TransformerState
@@ -325,6 +194,10 @@ class Transformer(nn.Module):
         visible_BKL = torch.cat((state.visible_BKL, itself.expand(token_BK.size(0), -1, -1)), dim=-1)
         bias_B11S = additive_mask(memory.mask_BS[:, None, None], self.embeddings.target.weight)
         bias_B1KL = additive_mask(visible_BKL[:, None], self.embeddings.target.weight)
+        position_L = state.position_L
+        if position_L is not None:
+            position_L = torch.cat((position_L, position_L.new_full((hypotheses,), state.length)))
+        places = self._places(state.length, 1, position_L)
         x_BKD = self.embeddings.target(token_BK)
         # All hypotheses stand at the same position: a T axis of 1 for the embedding of positions.
         x_BKD = self.target_positions(x_BKD.unsqueeze(-2), first=state.length).squeeze(-2)
@@ -338,8 +211,11 @@ class Transformer(nn.Module):
                 values[index],
                 state.used,
                 bias_B1KL,
+                places,
             )
-        next_state = TransformerState(keys, values, visible_BKL, used=after, length=state.length + 1)
+        next_state = TransformerState(
+            keys, values, visible_BKL, position_L, used=after, length=state.length + 1
+        )
         return self.decoder_norm(x_BKD), next_state
 
     def project(self, hidden: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""Step by step equals all at once; padding and later tokens change nothing; dropout is dropout."""
+"""Step by step equals all at once; padding and later tokens change nothing; dropout is dropout.
+
+Of every architecture; `test_incremental_luong.py` has Luong's, `test_transformer_variants.py` more of
+the Transformer. B sentences, S source length, T target length, K hypotheses.
+"""
 
 from __future__ import annotations
 
@@ -6,91 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from small_models import MODELS, TARGET_VOCABULARY, make, prefixes, random_source
+from torch import Tensor
 
-from nmt.models.dropout import dropout
-from nmt.models.recurrent import Bahdanau
+from nmt.models.recurrent import Luong, Recurrent
 from nmt.models.transformer import Transformer
 
-SOURCE_VOCABULARY, TARGET_VOCABULARY = 23, 19
-CLOSE = dict(rtol=1e-5, atol=1e-5)
+CLOSE: dict[str, Any] = dict(rtol=1e-5, atol=1e-5)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def transformer(norm: str, positions: str) -> nn.Module:
-    return Transformer(
-        source_vocabulary=SOURCE_VOCABULARY,
-        target_vocabulary=TARGET_VOCABULARY,
-        encoder_layers=2,
-        decoder_layers=2,
-        width=16,
-        feed_forward_width=24,
-        heads=2,
-        dropout=0.5,
-        attention_dropout=0.5,
-        activation_dropout=0.5,
-        norm=norm,
-        positions=positions,
-        max_positions=128,
-        tie_embeddings="target",
-    )
-
-
-def bahdanau(tie: str) -> nn.Module:
-    return Bahdanau(
-        source_vocabulary=SOURCE_VOCABULARY,
-        target_vocabulary=TARGET_VOCABULARY,
-        embedding_width=8,
-        hidden_width=10,
-        attention_width=7,
-        maxout_width=8 if tie == "target" else 5,
-        dropout=0.5,
-        tie_embeddings=tie,
-    )
-
-
-MODELS = {
-    "post-sinusoidal": lambda: transformer("post", "sinusoidal"),
-    "post-learned": lambda: transformer("post", "learned"),
-    "pre-sinusoidal": lambda: transformer("pre", "sinusoidal"),
-    "pre-learned": lambda: transformer("pre", "learned"),
-    "bahdanau-tied": lambda: bahdanau("target"),
-    "bahdanau-untied": lambda: bahdanau("none"),
-}
-
-
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=[name for name in MODELS if not name.startswith("luong")])
 def model(request: pytest.FixtureRequest) -> Any:
-    """In evaluation mode; its dropout rates are high, so dropout in the wrong place shows."""
-    torch.manual_seed(11)
-    made = MODELS[request.param]()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            if parameter.dim() == 1:  # biases begin at 0 and norms at 1, which would hide mistakes
-                parameter.add_(torch.randn_like(parameter) * 0.3)
-    return made.eval()
-
-
-def random_source(lengths: list[int], generator: torch.Generator, *, longest: int = 0) -> Tensor:
-    """Ids 4 and up, end of sentence (3) last, padding (0) after it."""
-    source_BS = torch.zeros(len(lengths), max(longest, *lengths), dtype=torch.long)
-    for row, length in zip(source_BS, lengths, strict=True):
-        row[:length] = torch.randint(4, SOURCE_VOCABULARY, (length,), generator=generator)
-        row[length - 1] = 3
-    return source_BS
-
-
-def prefixes(sentences: int, tokens: int, generator: torch.Generator) -> Tensor:
-    target_BT = torch.randint(3, TARGET_VOCABULARY, (sentences, tokens), generator=generator)
-    target_BT[:, 0] = 2
-    return target_BT
+    return make(request.param)
 
 
 def expected_last(model: Any, source_BS: Tensor, prefix_BKT: Tensor) -> Tensor:
@@ -210,7 +141,7 @@ def test_recorded_weights(model: Any, tokens: int) -> None:
 
     is_transformer = isinstance(model, Transformer)
     assert len(of_encoder) == (2 if is_transformer else 0)
-    assert len(of_decoder) == (4 if is_transformer else 1)
+    assert len(of_decoder) == (4 if is_transformer else 0 if isinstance(model, Recurrent) else 1)
     over_source = of_encoder + of_decoder[::2]
     for weights_BHQS in over_source:
         padding = ~mask_BS[:, None, None].expand_as(weights_BHQS)
@@ -219,10 +150,16 @@ def test_recorded_weights(model: Any, tokens: int) -> None:
         later = torch.ones(tokens, tokens, dtype=torch.bool).triu(1).expand_as(weights_BHTT)
         assert torch.equal(weights_BHTT[later], torch.zeros_like(weights_BHTT[later]))
     heads = 2 if is_transformer else 1
+    has_gaussian = isinstance(model, Luong) and model.attention.window == "local-p"
     for weights in of_encoder + of_decoder:
         assert weights.shape[:2] == (3, heads)
         assert (weights >= 0).all()
-        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]), **CLOSE)
+        sums = weights.sum(dim=-1)
+        if has_gaussian:
+            assert (sums > 0).all()
+            assert (sums <= 1 + 1e-6).all()
+        else:
+            torch.testing.assert_close(sums, torch.ones(weights.shape[:-1]), **CLOSE)
 
 
 @torch.no_grad()
@@ -251,86 +188,21 @@ def test_training_mode_drops(model: Any) -> None:
     assert not torch.allclose(first, evaluated)
 
 
-# --- dropout() -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_dropout_rate_mean_and_variance(rate: float, dtype: torch.dtype) -> None:
-    count = 200_003  # no multiple of the four elements of a draw
-    torch.manual_seed(21)
-    dropped = dropout(torch.ones(count, dtype=dtype), rate, True)
-    assert dropped.dtype == dtype
-    values = dropped.unique()
-    scale = torch.tensor(1 / (1 - rate), dtype=dtype)
-    torch.testing.assert_close(values, torch.stack((torch.zeros_like(scale), scale)))
-    kept = (dropped != 0).double()
-    deviation = (rate * (1 - rate) / count) ** 0.5
-    assert abs(kept.mean().item() - (1 - rate)) < 4.5 * deviation
-    assert kept.var().item() == pytest.approx(rate * (1 - rate), rel=0.02)
-
-
-@pytest.mark.parametrize("rate", [0.2, 0.5])
-def test_dropout_is_independent_between_neighbours(rate: float) -> None:
-    """One draw serves four elements: no two of them may agree more often than by chance."""
-    count = 400_000
-    torch.manual_seed(22)
-    kept = (dropout(torch.ones(count), rate, True) != 0).double() - (1 - rate)
-    for lane in range(4):
-        assert abs(kept[lane::4].mean().item()) < 4.5 * (rate * (1 - rate) / (count // 4)) ** 0.5
-    for lag in range(1, 9):
-        correlation = (kept[lag:] * kept[:-lag]).mean().item() / (rate * (1 - rate))
-        assert abs(correlation) < 4.5 / (count - lag) ** 0.5
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (3,), (0,), (2, 0, 3), (5, 7), (2, 3, 4, 5)])
-def test_dropout_shapes(shape: tuple[int, ...]) -> None:
-    x = torch.full(shape, 3.0)
-    torch.manual_seed(23)
-    dropped = dropout(x, 0.5, True)
-    assert dropped.shape == x.shape
-    assert all(value in (0.0, 6.0) for value in dropped.flatten().tolist())
-
-
-def test_dropout_of_a_transposed_tensor() -> None:
-    x = torch.arange(1.0, 1001.0).view(20, 50).t()
-    torch.manual_seed(24)
-    dropped = dropout(x, 0.5, True)
-    kept = dropped != 0
-    assert 0.4 < kept.double().mean() < 0.6
-    assert torch.equal(dropped[kept], 2 * x[kept])
-
-
-def test_dropout_backward_mask_is_forward_mask() -> None:
-    x = torch.randn(501, dtype=torch.float64, generator=torch.Generator().manual_seed(25))
-    x.requires_grad_()
-    weight = torch.randn_like(x.detach())
-    dropped = dropout(x, 0.3, True)
-    (dropped * weight).sum().backward()
-    factor = (dropped / x).detach()
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad, factor * weight)
-    assert 0 < (x.grad == 0).sum() < 501
-
-
-def test_dropout_without_effect() -> None:
-    x = torch.randn(100)
-    assert torch.equal(dropout(x, 0.0, True), x)
-    assert torch.equal(dropout(x, 0.7, False), x)
-
-
-def test_dropout_follows_the_seed() -> None:
-    x = torch.ones(1000)
-    torch.manual_seed(26)
-    first = dropout(x, 0.5, True)
-    second = dropout(x, 0.5, True)
-    torch.manual_seed(26)
-    assert torch.equal(dropout(x, 0.5, True), first)
-    assert not torch.equal(first, second)
-
-
-@pytest.mark.parametrize("rate", [0.9999, 0.99999, 0.999999])
-def test_dropout_close_to_one(rate: float) -> None:
-    """Any rate below 1 is allowed; one close to it keeps next to nothing."""
-    torch.manual_seed(27)
-    assert (dropout(torch.ones(10_000), rate, True) != 0).double().mean() < 0.001
+@torch.no_grad()
+def test_bfloat16(model: Any) -> None:
+    """As `training.precision = "bfloat16"` runs it: about the same, all at once and step by step."""
+    generator = torch.Generator().manual_seed(20)
+    source_BS = random_source([7, 2, 5], generator)
+    target_BT = prefixes(3, 6, generator)
+    expected_BTD = model.decode(target_BT, model.encode(source_BS, source_BS != 0))
+    with torch.autocast("cpu", torch.bfloat16):
+        memory = model.encode(source_BS, source_BS != 0)
+        decoded_BTD = model.decode(target_BT, memory)
+        state, stepped = model.start(memory), []
+        for token_B1 in target_BT.split(1, dim=1):
+            hidden_B1D, state = model.step(token_B1, memory, state)
+            stepped.append(hidden_B1D)
+    scale = expected_BTD.abs().amax()
+    for found_BTD in (decoded_BTD, torch.cat(stepped, dim=1)):
+        assert (found_BTD - expected_BTD).abs().amax() < 0.1 * scale
+        assert not torch.allclose(found_BTD.float(), expected_BTD, **CLOSE)  # it did compute in bfloat16

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from nmt.config_file import parse_config
 from nmt.models import build_model, parameter_counts
-from nmt.models.attention import MultiHeadProjections, additive_mask, causal_mask
-from nmt.models.embeddings import PositionalEmbedding, sinusoidal_positions
-from nmt.models.transformer import DecoderLayer, EncoderLayer, Residual, Transformer
+from nmt.models.attention import MultiHeadProjections, additive_mask
+from nmt.models.positions import PositionalEmbedding, sinusoidal_positions
+from nmt.models.transformer import Transformer
+from nmt.models.transformer_layers import DecoderLayer, EncoderLayer, Residual
 
 Array = npt.NDArray[np.float64]
 
@@ -113,7 +114,7 @@ def test_decoder_layer(pre_norm: bool, source_longest: int, target_longest: int)
     x_BTD = torch.randn(3, target_longest, WIDTH)
     key, value = ours.cross_attention.key_value(memory_BSD)
     bias_B11S = additive_mask(mask_BS[:, None, None], x_BTD)
-    found_BTD = ours(x_BTD, key, value, bias_B11S, causal_mask(target_longest, x_BTD), None)
+    found_BTD = ours(x_BTD, key, value, bias_B11S, None)
     later_TT = torch.ones(target_longest, target_longest, dtype=torch.bool).triu(1)
     expected_BTD = theirs(x_BTD, memory_BSD, tgt_mask=later_TT, memory_key_padding_mask=~mask_BS)
     torch.testing.assert_close(found_BTD, expected_BTD, rtol=1e-5, atol=1e-5)
@@ -156,7 +157,7 @@ def test_sinusoidal_positions(width: int, first: int) -> None:
 
 
 def test_sentence_longer_than_the_learned_table() -> None:
-    positions = PositionalEmbedding(4, learned=True, max_positions=6, dropout=0.0)
+    positions = PositionalEmbedding(4, positions="learned", max_positions=6, dropout=0.0)
     assert positions(torch.zeros(1, 6, 4)).shape == (1, 6, 4)
     assert positions(torch.zeros(1, 1, 4), first=5).shape == (1, 1, 4)
     for count, first in ((7, 0), (1, 6), (3, 4)):

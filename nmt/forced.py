@@ -1,0 +1,116 @@
+"""Force-decoding: what a model makes of a translation that is given to it.
+
+B sentences, S and T source and target tokens with their ends, N those of a batch that are not padding,
+L layers, H heads, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nmt.checkpoint import LoadedModel
+from nmt.data.batches import cut, pad
+from nmt.data.tokenizer import BOS, EOS, PAD
+from nmt.errors import UserError
+from nmt.translator import Translator
+
+Ids = Sequence[int]  # token ids without beginning and end of sentence
+Weights = npt.NDArray[np.float32]
+
+# What decoders record, and the first of how many entries a layer is over the source.
+_RECORDED_A_LAYER = {"bahdanau": 1, "luong": 1, "transformer": 2}
+# Positions whose logits are held at once.
+_CHUNK = 256
+
+
+def require_attention(loaded: LoadedModel) -> None:
+    """UserError where the model's architecture has no attention over the source."""
+    architecture = loaded.config.model.architecture
+    if architecture not in _RECORDED_A_LAYER:
+        raise UserError(
+            f'model.architecture = "{architecture}" has no attention over the source; use a model of '
+            f"architecture {', '.join(_RECORDED_A_LAYER)}",
+            file=loaded.folder,
+        )
+
+
+def fitting(loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids]) -> list[bool]:
+    """Whether each pair is within what the model reads and writes when it translates a line in one part."""
+    translator = Translator.of(loaded)
+    most_target = translator.longest(translator.most_source_tokens) - 1
+    return [
+        len(source) <= translator.most_source_tokens and len(target) <= most_target
+        for source, target in zip(sources, targets, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def attention(
+    loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids]
+) -> Iterator[tuple[int, Weights]]:
+    """Attention over the source of sentence pairs, in batches of similar length.
+
+    Row t belongs to the target token predicted at position t, the last to the end of sentence. A row
+    sums to 1, to less under the bell of Luong's local attention. Weights of long sentences are large,
+    hence an iterator: keep what is needed of each.
+
+    Returns:
+        The index of a pair and its weights (L, H, T, S), longest pairs first.
+
+    Raises:
+        UserError: the model has no attention.
+    """
+    require_attention(loaded)
+    step = _RECORDED_A_LAYER[loaded.config.model.architecture]
+    for batch in _batches(loaded, sources, targets):
+        record: list[Tensor] = []
+        _decode(loaded, [sources[i] for i in batch], [targets[i] for i in batch], record)
+        weights_LBHTS = torch.stack(record[::step]).float().cpu().numpy()
+        for place, index in enumerate(batch):
+            rows, columns = len(targets[index]) + 1, len(sources[index]) + 1
+            yield index, weights_LBHTS[:, place, :, :rows, :columns]
+
+
+@torch.inference_mode()
+def negative_log_likelihood(
+    loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids]
+) -> tuple[float, int]:
+    """Of the targets, in nats and summed, and the number of target tokens; ends of sentence count."""
+    total, tokens = 0.0, 0
+    for batch in _batches(loaded, sources, targets):
+        hidden_BTD, output_BT = _decode(loaded, [sources[i] for i in batch], [targets[i] for i in batch])
+        is_token_BT = output_BT != PAD
+        hidden_ND, output_N = hidden_BTD[is_token_BT], output_BT[is_token_BT]
+        for start in range(0, len(output_N), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            logits_NV = loaded.model.project(hidden_ND[rows]).float()
+            total += F.cross_entropy(logits_NV, output_N[rows], reduction="sum").item()
+        tokens += len(output_N)
+    return total, tokens
+
+
+def _batches(loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids]) -> Iterator[list[int]]:
+    """Indices of pairs, longest first: if memory runs out it does so at once."""
+    longest = np.array([max(len(s), len(t)) + 1 for s, t in zip(sources, targets, strict=True)])
+    order = np.argsort(-longest, kind="stable")
+    for start, end in cut(longest[order], loaded.config.search.batch_tokens):
+        yield order[start:end].tolist()
+
+
+def _decode(
+    loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids], record: list[Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Hidden states (B, T, D) and the tokens to be predicted from them (B, T)."""
+    model: Any = loaded.model
+    device = next(model.parameters()).device
+    source_BS = torch.from_numpy(pad([[*ids, EOS] for ids in sources], PAD)).to(device)
+    input_BT = torch.from_numpy(pad([[BOS, *ids] for ids in targets], PAD)).to(device)
+    output_BT = torch.from_numpy(pad([[*ids, EOS] for ids in targets], PAD)).to(device)
+    return model.decode(input_BT, model.encode(source_BS, source_BS != PAD), record), output_BT
