@@ -114,7 +114,8 @@ def _sacrebleu_metric(name: str, tokenize: str | None, lowercase: bool) -> Any:
             raise UserError(
                 f"--tokenize {tokenize} is not one of sacreBLEU's: {', '.join(sorted(BLEU.TOKENIZERS))}"
             )
-        return BLEU(tokenize=tokenize, lowercase=lowercase)
+        # Text for --tokenize none is tokenised on purpose: no warning of that.
+        return BLEU(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
     if name == "chrf":
         return CHRF(lowercase=lowercase)
     return TER()
