@@ -309,27 +309,31 @@ def test_stacked_encoder_against_torch(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("where", ["stack", "encoder"])
+@pytest.mark.parametrize("where", ["step", "stack", "encoder"])
 def test_dropout_is_between_layers(where: str) -> None:
-    """One layer has none; of two, the input of the second is dropped and the first is whole."""
+    """One layer has none; of three, what the second and the third read is dropped and the first is whole."""
 
-    def last_states(layers: int, rate: float) -> Any:
+    def of_layers(layers: int, rate: float) -> list[Tensor]:
+        """Each layer's last hidden state; of a whole stack, its highest layer's states."""
         torch.manual_seed(45)
         x_BTE = torch.randn(3, 6, 4)
+        if where == "encoder":
+            encoder = StackedEncoder(4, 8, layers, cell="lstm", dropout=rate)
+            randomize(encoder, 45)
+            return [layer[0] for layer in encoder(x_BTE, padding_mask([6, 2, 4], 6))[1]]
+        stack = RecurrentStack(4, 8, layers, cell="lstm", dropout=rate)
+        randomize(stack, 45)
+        first = tuple((torch.zeros(3, 8),) * 2 for _ in range(layers))
         if where == "stack":
-            stack = RecurrentStack(4, 8, layers, cell="lstm", dropout=rate)
-            randomize(stack, 45)
-            _, state = stack.step(x_BTE[:, 0], tuple((torch.zeros(3, 8),) * 2 for _ in range(layers)))
-            return state
-        encoder = StackedEncoder(4, 8, layers, cell="lstm", dropout=rate)
-        randomize(encoder, 45)
-        return encoder(x_BTE, padding_mask([6, 2, 4], 6))[1]
+            return [stack(x_BTE, first)]
+        return [layer[0] for layer in stack.step(x_BTE[:, 0], first)[1]]
 
-    assert torch.equal(last_states(1, 0.5)[0][0], last_states(1, 0.0)[0][0])
-    dropped, whole = last_states(3, 0.5), last_states(3, 0.0)
-    assert torch.equal(dropped[0][0], whole[0][0])
-    for layer in (1, 2):
-        assert not torch.allclose(dropped[layer][0], whole[layer][0], atol=1e-3)
+    assert torch.equal(of_layers(1, 0.5)[0], of_layers(1, 0.0)[0])
+    dropped, whole = of_layers(3, 0.5), of_layers(3, 0.0)
+    if where != "stack":
+        assert torch.equal(dropped.pop(0), whole.pop(0))
+    for dropped_states, states in zip(dropped, whole, strict=True):
+        assert not torch.allclose(dropped_states, states, atol=1e-3)
 
 
 # --- first weights ---------------------------------------------------------------------------------------
