@@ -344,9 +344,19 @@ class TrainingConfig(Section):
     patience: int = Field(0, ge=0)  # validations without a better `metric` before stopping; 0 is off
     validation_beam_size: int = Field(1, ge=1)  # 1 is greedy
 
+    @model_validator(mode="after")
+    def _preset_keeps_its_optimizer(self) -> TrainingConfig:
+        if self.preset and self.optimizer != TRAINING_PRESETS[self.preset]["optimizer"]:
+            raise ValueError(
+                f"training.optimizer = {self.optimizer}: training.preset = {self.preset} has the rates of "
+                f"{TRAINING_PRESETS[self.preset]['optimizer']}; remove one of the two"
+            )
+        return self
+
 
 # Defaults that depend on the optimizer or the schedule; the class has those of adam with inverse-sqrt.
 RATES: dict[str, dict[str, Any]] = {
+    "inverse-sqrt": {"warmup_steps": 2000},  # also after sgd or adadelta, which have none
     "noam": {"learning_rate": 1.0, "warmup_steps": 4000},
     "adadelta": {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0, "epsilon": 1e-6},
     "sgd": {"learning_rate": 1.0, "schedule": "halving", "warmup_steps": 0},

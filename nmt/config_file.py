@@ -191,16 +191,14 @@ def _build(
 def _training_defaults(training: dict[str, Any]) -> dict[str, Any]:
     """[training] with what its preset, its optimizer and its schedule imply; what is given counts most."""
 
-    def known(table: dict[str, dict[str, Any]], key: str) -> dict[str, Any]:
+    def implied(table: dict[str, dict[str, Any]], chosen: dict[str, Any], key: str) -> dict[str, Any]:
         value = chosen.get(key)
-        return (
-            table.get(value, {}) if isinstance(value, str) else {}
-        )  # what is invalid is reported with the rest
+        return table.get(value, {}) if isinstance(value, str) else {}  # invalid ones are reported later
 
-    chosen = dict(training)
-    chosen = {**known(TRAINING_PRESETS, "preset"), **training}
-    chosen = {**known(RATES, "optimizer"), **chosen}
-    return {**known(RATES, "schedule"), **chosen}
+    given = {**implied(TRAINING_PRESETS, training, "preset"), **training}
+    by_optimizer = implied(RATES, given, "optimizer")
+    by_schedule = implied(RATES, {**by_optimizer, **given}, "schedule")
+    return {**by_optimizer, **by_schedule, **given}
 
 
 def _shared(tokenizer: dict[str, Any]) -> bool:

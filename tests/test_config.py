@@ -167,6 +167,12 @@ def drawn_model(draw: Any, shared: bool) -> dict[str, Any]:
     )
 
 
+optimizers = [
+    *({"optimizer": name} for name in ("adam", "adamw", "adadelta", "sgd")),
+    *({"preset": name, "optimizer": values["optimizer"]} for name, values in TRAINING_PRESETS.items()),
+]
+
+
 @st.composite
 def configurations(draw: Any) -> Config:
     shared = draw(st.booleans())
@@ -192,8 +198,7 @@ def configurations(draw: Any) -> Config:
                 betas=(draw(rates), draw(rates)),
                 epsilon=draw(st.floats(0, exclude_min=True, allow_infinity=False)),
                 device=draw(texts),
-                preset=draw(st.sampled_from([None, *TRAINING_PRESETS])),
-                optimizer=draw(st.sampled_from(["adam", "adamw", "adadelta", "sgd"])),
+                **draw(st.sampled_from(optimizers)),
                 schedule=draw(
                     st.sampled_from(["inverse-sqrt", "linear", "cosine", "constant", "noam", "halving"])
                 ),

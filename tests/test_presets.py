@@ -9,6 +9,7 @@ import torch
 
 from nmt.config import MODEL_SECTIONS, PRESETS, RATES, TRAINING_PRESETS
 from nmt.config_file import changed_keys, dump_config, parse_config
+from nmt.errors import UserError
 from nmt.models import build_model, parameter_counts
 
 DATA = """[data]
@@ -306,7 +307,13 @@ def test_training_presets_yield(preset: str) -> None:
 @pytest.mark.parametrize("chosen", [*RATES, *TRAINING_PRESETS, "nothing"])
 def test_what_is_implied_survives_a_round_trip(architecture: str, chosen: str) -> None:
     """A dumped configuration says everything, so nothing is implied when it is read again."""
-    key = "preset" if chosen in TRAINING_PRESETS else "schedule" if chosen == "noam" else "optimizer"
+    key = (
+        "preset"
+        if chosen in TRAINING_PRESETS
+        else "schedule"
+        if chosen in ("noam", "inverse-sqrt")
+        else "optimizer"
+    )
     line = f"training.{key}={chosen}" if chosen != "nothing" else "training.seed=1"
     config = parse_config(
         DATA, overrides=[f"model.architecture={architecture}", line, "training.betas=[0.5, 0]"]
@@ -315,3 +322,15 @@ def test_what_is_implied_survives_a_round_trip(architecture: str, chosen: str) -
     assert again == config
     assert dump_config(again) == dump_config(config)
     assert changed_keys(config, again) == []
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adadelta"])
+@pytest.mark.parametrize(("schedule", "warmup"), [("noam", 4000), ("inverse-sqrt", 2000)])
+def test_a_schedule_with_warm_up_keeps_it(optimizer: str, schedule: str, warmup: int) -> None:
+    training = f'[training]\noptimizer = "{optimizer}"\nschedule = "{schedule}"\n'
+    assert parse_config(DATA + training).training.warmup_steps == warmup
+
+
+def test_a_preset_keeps_its_optimizer() -> None:
+    with pytest.raises(UserError, match=r"training.optimizer = adam: training.preset = luong2015 .* of sgd"):
+        parse_config(DATA + '[training]\npreset = "luong2015"\noptimizer = "adam"\n')

@@ -91,7 +91,7 @@ window = "global"
 bidirectional = true
 """,
 }
-# A prediction that is wrong by three words, or a window of five, does not see the whole sentence.
+# Windows of seven words and of five: neither sees the whole of a long sequence.
 MODELS["luong-local-p"] = MODELS["luong"].replace('"global"', '"local-p"\nwindow_size = 3')
 MODELS["luong-local-m"] = MODELS["luong"].replace('"global"', '"local-m"\nwindow_size = 2')
 
