@@ -301,6 +301,8 @@ class Luong(nn.Module):
         )
         self.combine = nn.Linear(2 * hidden_width, attentional_width, bias=False)  # W_c
         initialize(self, initialization, 0.1)  # sec. 4.1
+        if self.feed is not None and initialization == "scaled":
+            nn.init.zeros_(self.feed.weight)  # begins as the model without input feeding: learns sooner
 
     def encode(
         self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None
