@@ -1,4 +1,4 @@
-"""What the recipe attention-history adds to the commands: a test of long sentences, speeds, a table, a picture.
+"""What the recipe attention-history adds to nmt: a test of long sentences, speeds, a table, a picture.
 
 `long-test` and `speed` make files once; `report` reads what `nmt evaluate`, `nmt train` and `speed` left in a
 folder and writes history.md, history.json, bleu-by-length.png and bleu-by-length.svg there.
@@ -27,7 +27,7 @@ from nmt.results import Row, read_rows
 
 WARM_UP_LINES = 100
 REPEATS = 3
-LEAST_SENTENCES = 100  # of a bin: BLEU of fewer is noise
+LEAST_SENTENCES = 60  # of a bin, some thousand words: BLEU of fewer is noise
 PICTURE = "bleu-by-length"
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; dashes and markers for readers in grey.
@@ -288,7 +288,7 @@ def style(name: str, best: str | None) -> dict[str, Any]:
 
 
 def report(folder: Path, names: Sequence[str], prefixes: Sequence[str], languages: tuple[str, str]) -> None:
-    """Write history.md, history.json and the pictures; the first test is the table's, all are the picture's."""
+    """Write history.md, history.json, the picture: of the first test the table, of all the picture."""
     tests = [Path(prefix).name for prefix in prefixes]
     systems = collect(folder, names, tests)
     pairs = [pair for prefix in prefixes for pair in read_parallel(prefix, *languages)]
@@ -325,7 +325,7 @@ def report(folder: Path, names: Sequence[str], prefixes: Sequence[str], language
         f"Each system: {about['steps']:,} steps of {about['batch_tokens']:,} tokens; "
         f"{about['cores']} cores, {about['processor']}, {about['device']}.\n\n"
         f"{table(systems, tests)}\n"
-        f"BLEU by the number of words of the source, all {len(pairs):,} sentences of {' and '.join(tests)}:\n\n"
+        f"BLEU by the number of source words, all {len(pairs):,} sentences of {' and '.join(tests)}:\n\n"
         f"{length_table(names, bins, scores)}\n"
         f"![BLEU by source length]({PICTURE}.png)\n\n"
         + "".join(f"- {metric}: `{signature}`\n" for signature, metric in signatures.items()),

@@ -30,7 +30,7 @@ HISTORY_luong-local-m-feed := $(HISTORY_FEED) score=general window=local-m windo
 HISTORY_luong-local-p-feed := $(HISTORY_FEED) score=general window=local-p window_size=5
 HISTORY_transformer := architecture=transformer norm=pre heads=4
 
-# Widths for about 1.26 million parameters (offline) and 4.4 million (multi30k): tests/test_attention_history.py.
+# Widths for about 1.26 million parameters (offline) and 4.4 million (multi30k): tests/test_recipe_attention_history.py.
 HISTORY_SIZE_offline_no-attention := embedding_width=264 hidden_width=264
 HISTORY_SIZE_offline_bahdanau := embedding_width=128 maxout_width=128 hidden_width=184 attention_width=184
 HISTORY_SIZE_offline_plain := embedding_width=288 attentional_width=288 hidden_width=200
