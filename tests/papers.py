@@ -296,6 +296,7 @@ class LuongOptions:
     window_size: int
     residual: bool
     reverse_source: bool
+    fed_times: float  # 1 in the paper
 
 
 def luong(weights: Weights, options: LuongOptions, source: list[int], target: list[int]) -> Decoded:
@@ -315,7 +316,7 @@ def luong(weights: Weights, options: LuongOptions, source: list[int], target: li
     for t, token in enumerate(target, start=1):
         x = weights["embeddings.target.weight"][token]
         if "feed.weight" in weights:
-            x = np.concatenate([x, attentional])
+            x = np.concatenate([x, options.fed_times * attentional])
         hidden, state = stack_step(decoder, options.cell, options.residual, x, state)
         a = luong_weights(
             part_of(weights, "attention"),

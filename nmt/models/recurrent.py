@@ -301,8 +301,9 @@ class Luong(nn.Module):
         )
         self.combine = nn.Linear(2 * hidden_width, attentional_width, bias=False)  # W_c
         initialize(self, initialization, 0.1)  # sec. 4.1
-        if self.feed is not None and initialization == "scaled":
-            nn.init.zeros_(self.feed.weight)  # begins as the model without input feeding: learns sooner
+        # Entries of the attentional vector grow to +-1, those of an embedding stay near width^-0.5: fed as it
+        # is, it drowns the word it comes with, and the model takes several times as long to learn.
+        self.feed_scale = 1.0 if initialization == "paper" else attentional_width**-0.5
 
     def encode(
         self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None
@@ -362,7 +363,7 @@ class Luong(nn.Module):
     ) -> tuple[Tensor, Tensor, RecurrentState]:
         """Update the stack, then attend: attentional vector, weights and the next state."""
         if self.feed is not None:
-            projected_BKG = projected_BKG + self.feed(state.fed_BKL)
+            projected_BKG = projected_BKG + self.feed(state.fed_BKL * self.feed_scale)
         hidden_BKD, layers = self.decoder.step_projected(projected_BKG, state.layers)
         position_1 = torch.tensor([state.length + 1], device=hidden_BKD.device)
         attentional_BKL, weights_BKS = self._attend(hidden_BKD, memory, position_1)

@@ -131,8 +131,10 @@ def test_luong(seed: int, input_feeding: bool) -> None:
     stack = random_stack(random, seed)
     score, window = SCORES[seed % 4], WINDOWS[seed // 4 % 3]
     size = int(random.integers(1, 4))
+    sizes = random_sizes(random, TIES[seed % 3], "attentional_width")
+    as_the_paper = seed % 2 == 0
     model = Luong(
-        **random_sizes(random, TIES[seed % 3], "attentional_width"),
+        **sizes,
         **stack,
         hidden_width=2 * int(random.integers(1, 4)),
         score=score,
@@ -141,9 +143,13 @@ def test_luong(seed: int, input_feeding: bool) -> None:
         max_positions=10,
         input_feeding=input_feeding,
         attention_dropout=0.2,
+        initialization="paper" if as_the_paper else "scaled",
     )
     assert ("feed.weight" in weights_of(model)) == input_feeding
-    options = LuongOptions(stack["cell"], score, window, size, stack["residual"], stack["reverse_source"])
+    fed_times = 1.0 if as_the_paper else sizes["attentional_width"] ** -0.5
+    options = LuongOptions(
+        stack["cell"], score, window, size, stack["residual"], stack["reverse_source"], fed_times
+    )
     compare(model, seed, lambda source, target: luong(weights_of(model), options, source, target))
 
 
