@@ -362,7 +362,7 @@ class Luong(nn.Module):
         self, projected_BKG: Tensor, memory: RecurrentMemory, state: RecurrentState
     ) -> tuple[Tensor, Tensor, RecurrentState]:
         """Update the stack, then attend: attentional vector, weights and the next state."""
-        if self.feed is not None:
+        if self.feed is not None and state.fed_BKL is not None:
             projected_BKG = projected_BKG + self.feed(state.fed_BKL * self.feed_scale)
         hidden_BKD, layers = self.decoder.step_projected(projected_BKG, state.layers)
         position_1 = torch.tensor([state.length + 1], device=hidden_BKD.device)
