@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -75,7 +76,13 @@ class Nmt:
 
     def start(self, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
         """A process of its own, to be killed, typed at or cut off."""
-        return subprocess.Popen([*self.command, *map(str, arguments)], cwd=self.folder, **options)
+        # A shell starts what it puts in the background with SIGINT ignored, and that is inherited.
+        return subprocess.Popen(
+            [*self.command, *map(str, arguments)],
+            cwd=self.folder,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            **options,
+        )
 
 
 TINY = """
