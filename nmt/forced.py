@@ -1,7 +1,6 @@
 """Force-decoding: what a model makes of a translation that is given to it.
 
-B sentences, S and T source and target tokens with their ends, N those of a batch that are not padding,
-L layers, H heads, D width, V vocabulary.
+B sentences, S and T source and target tokens with their ends, L layers, H heads, D width.
 """
 
 from __future__ import annotations
@@ -13,30 +12,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nmt.checkpoint import LoadedModel
 from nmt.data.batches import cut, pad
 from nmt.data.tokenizer import BOS, EOS, PAD
 from nmt.errors import UserError
+from nmt.loss import cross_entropy_sum
 from nmt.translator import Translator
 
 Ids = Sequence[int]  # token ids without beginning and end of sentence
 Weights = npt.NDArray[np.float32]
 
-# What decoders record, and the first of how many entries a layer is over the source.
-_RECORDED_A_LAYER = {"bahdanau": 1, "luong": 1, "transformer": 2}
-# Positions whose logits are held at once.
-_CHUNK = 256
-
 
 def require_attention(loaded: LoadedModel) -> None:
     """UserError where the model's architecture has no attention over the source."""
-    architecture = loaded.config.model.architecture
-    if architecture not in _RECORDED_A_LAYER:
+    if not loaded.model.recorded_a_layer:
         raise UserError(
-            f'model.architecture = "{architecture}" has no attention over the source; use a model of '
-            f"architecture {', '.join(_RECORDED_A_LAYER)}",
+            f'model.architecture = "{loaded.config.model.architecture}" has no attention over the source; '
+            "use a model of architecture bahdanau, luong, transformer",
             file=loaded.folder,
         )
 
@@ -68,11 +61,10 @@ def attention(
         UserError: the model has no attention.
     """
     require_attention(loaded)
-    step = _RECORDED_A_LAYER[loaded.config.model.architecture]
     for batch in _batches(loaded, sources, targets):
         record: list[Tensor] = []
         _decode(loaded, [sources[i] for i in batch], [targets[i] for i in batch], record)
-        weights_LBHTS = torch.stack(record[::step]).float().cpu().numpy()
+        weights_LBHTS = torch.stack(record[:: loaded.model.recorded_a_layer]).float().cpu().numpy()
         for place, index in enumerate(batch):
             rows, columns = len(targets[index]) + 1, len(sources[index]) + 1
             yield index, weights_LBHTS[:, place, :, :rows, :columns]
@@ -87,12 +79,12 @@ def negative_log_likelihood(
     for batch in _batches(loaded, sources, targets):
         hidden_BTD, output_BT = _decode(loaded, [sources[i] for i in batch], [targets[i] for i in batch])
         is_token_BT = output_BT != PAD
-        hidden_ND, output_N = hidden_BTD[is_token_BT], output_BT[is_token_BT]
-        for start in range(0, len(output_N), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            logits_NV = loaded.model.project(hidden_ND[rows]).float()
-            total += F.cross_entropy(logits_NV, output_N[rows], reduction="sum").item()
-        tokens += len(output_N)
+        output = loaded.model.embeddings.output
+        _, loss = cross_entropy_sum(
+            hidden_BTD[is_token_BT], output.weight, output.bias, output_BT[is_token_BT]
+        )
+        total += loss.item()
+        tokens += int(is_token_BT.sum())
     return total, tokens
 
 

@@ -19,11 +19,9 @@ class SearchState(Protocol):
 
     def select(self, beam_BK: Tensor) -> Self:
         """Hypothesis k of the result continues hypothesis beam[b, k] of this state."""
-        ...
 
     def keep(self, sentences_B: Tensor) -> Self:
         """The state of some of the sentences, by index."""
-        ...
 
 
 StateT = TypeVar("StateT", bound=SearchState)

@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def log_message(self, format: str, *args: object) -> None:
-        pass
+        """Say nothing."""
 
 
 class Server(ThreadingHTTPServer):

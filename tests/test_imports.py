@@ -55,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
         "nmt.models",
         "nmt.search",
     },
-    "nmt.forced": {"nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.translator"},
+    "nmt.forced": {"nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.loss", "nmt.translator"},
     "nmt.heatmap": {"nmt.checkpoint", "nmt.data.*", "nmt.forced", "nmt.translator"},
     "nmt.words": {"nmt.data.*"},
     "nmt.alignment": {"nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.forced", "nmt.words"},

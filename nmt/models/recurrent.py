@@ -34,6 +34,7 @@ class Recurrent(nn.Module):
 
     most_source_tokens: int | None = None
     most_target_tokens: int | None = None
+    recorded_a_layer = 0
 
     def __init__(
         self,
@@ -117,6 +118,7 @@ class Bahdanau(nn.Module):
 
     most_source_tokens: int | None = None
     most_target_tokens: int | None = None
+    recorded_a_layer = 1
 
     def __init__(
         self,
@@ -238,6 +240,7 @@ class Luong(nn.Module):
     """
 
     most_target_tokens: int | None = None
+    recorded_a_layer = 1
 
     def __init__(
         self,

@@ -19,7 +19,6 @@ class Memory(Protocol):
 
     def keep(self, sentences_B: Tensor) -> Self:
         """The memory of some of the sentences, by index."""
-        ...
 
 
 class State(Protocol):
@@ -31,11 +30,9 @@ class State(Protocol):
 
     def select(self, beam_BK: Tensor) -> Self:
         """Hypothesis k of the result continues hypothesis beam[b, k] of this state."""
-        ...
 
     def keep(self, sentences_B: Tensor) -> Self:
         """The state of some of the sentences, by index."""
-        ...
 
 
 class Model(Protocol):
@@ -47,23 +44,20 @@ class Model(Protocol):
     embeddings: Embeddings
     most_source_tokens: int | None  # longest source the model has positions for, its end included
     most_target_tokens: int | None
+    # Entries that a decoder layer adds to `record`, the first of them over the source; 0: no attention.
+    recorded_a_layer: int
 
     def encode(self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None) -> Any:
         """The memory of a batch; padding is where the mask is False."""
-        ...
 
     def decode(self, target_BT: Tensor, memory: Any, record: list[Tensor] | None = None) -> Tensor:
         """Teacher forcing: hidden (B, T, D), position t having seen tokens 0..t."""
-        ...
 
     def start(self, memory: Any) -> Any:
         """The state before the first token, one hypothesis a sentence."""
-        ...
 
     def step(self, token_BK: Tensor, memory: Any, state: Any) -> tuple[Tensor, Any]:
         """One token further: hidden (B, K, D) and the next state."""
-        ...
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits: (..., D) -> (..., V)."""
-        ...

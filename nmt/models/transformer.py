@@ -67,6 +67,8 @@ class TransformerState:
 class Transformer(nn.Module):
     """Encoder and decoder; the arguments are `nmt.config.TransformerConfig`'s keys."""
 
+    recorded_a_layer = 2
+
     def __init__(
         self,
         *,
