@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nmt.cli import output as out
-from nmt.cli.translate import check_output
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,8 +41,8 @@ def align(
 
     from nmt.checkpoint import load_model
     from nmt.data.corpus import display_name, read_lines, unequal_counts
+    from nmt.device import choose_device
     from nmt.files import write_file
-    from nmt.training import choose_device
 
     if source == target == "-":
         raise UserError("SOURCE and TARGET cannot both be standard input; give a file for one of them")
@@ -52,7 +51,7 @@ def align(
         raise unequal_counts(source, len(sources), target, len(targets))
     right = reading.gold_of(sources, targets)
     if output is not None:
-        check_output(output, source, target, *([] if gold is None else [gold]))
+        out.check_output(output, source, target, *([] if gold is None else [gold]))
     found = reading.align(load_model(model, choose_device(device)), sources, targets, right)
     for number in found.too_long:
         out.warn(f"{display_name(source)}:{number + 1}: the pair is too long for the model; left unaligned")

@@ -115,8 +115,8 @@ def evaluate(
     measured: list[Score] = []
     if model is not None:
         from nmt.checkpoint import load_model
+        from nmt.device import choose_device
         from nmt.files import write_file
-        from nmt.training import choose_device
 
         loaded = load_model(model, choose_device(device))
         measured = _force_decode(loaded, sources, references[0], reading, gold)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nmt.cli.output import duration
-from nmt.cli.train import Lines, preflight, validation_line
+from nmt.cli.plain import Lines, preflight, validation_line
 
 
 class LiveView(Lines):

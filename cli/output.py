@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from nmt.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,3 +73,13 @@ def status(text: str) -> None:
     if is_terminal():
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
+
+
+def check_output(output: Path, *inputs: str | Path) -> None:
+    """UserError where the output cannot be written or is an input."""
+    if output.is_dir():
+        raise UserError("is a folder; name a file with --output", file=output)
+    if not output.resolve().parent.is_dir():
+        raise UserError("its folder does not exist; create it first", file=output)
+    if output.exists() and any(str(path) != "-" and output.samefile(path) for path in inputs):
+        raise UserError("is the input too; choose another --output", file=output)

@@ -54,7 +54,7 @@ def translate(
     lines = Lines(source)  # before the model: a missing file is told at once
 
     from nmt.checkpoint import load_model
-    from nmt.training import choose_device
+    from nmt.device import choose_device
     from nmt.translator import Translator
 
     loaded = load_model(model, choose_device(device))
@@ -72,7 +72,7 @@ def translate(
     if output is None:
         _run(translator, lines, sys.stdout.buffer, format)
         return
-    check_output(output, source)
+    out.check_output(output, source)
     target = output.resolve()  # a link stays a link
     if target.exists() and not target.is_file():  # a pipe or a device is written to, not replaced
         with target.open("wb") as stream:
@@ -94,16 +94,6 @@ def translate(
             partial.replace(target.with_name(f"{target.name}.unfinished"))
         raise
     partial.replace(target)
-
-
-def check_output(output: Path, *inputs: str | Path) -> None:
-    """UserError where the output cannot be written or is an input."""
-    if output.is_dir():
-        raise UserError("is a folder; name a file with --output", file=output)
-    if not output.resolve().parent.is_dir():
-        raise UserError("its folder does not exist; create it first", file=output)
-    if output.exists() and any(str(path) != "-" and output.samefile(path) for path in inputs):
-        raise UserError("is the input too; choose another --output", file=output)
 
 
 def _run(translator: Translator, lines: Lines, stream: Any, format: str) -> None:

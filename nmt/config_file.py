@@ -16,17 +16,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nmt.config import (
-    DEFAULT_PRESET,
-    MODEL_SECTIONS,
-    PRESETS,
-    RATES,
-    SECTIONS,
-    TRAINING_PRESETS,
-    Config,
-    TokenizerConfig,
-)
+from nmt.config import MODEL_SECTIONS, SECTIONS, Config, TokenizerConfig
 from nmt.errors import UserError
+from nmt.presets import DEFAULT_PRESET, PRESETS, RATES, TRAINING_PRESETS
 
 _TEXT_KEYS = ("source_language", "target_language", "device")
 

@@ -8,8 +8,6 @@ else. B sentences, S source length, T target length, N positions, D width, V voc
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -32,8 +30,10 @@ from nmt.config import Config, TransformerConfig
 from nmt.data.batches import Batch, plan_epoch, seeded
 from nmt.data.prepare import prepare, read_held_out
 from nmt.data.tokenizer import PAD
+from nmt.device import choose_device
 from nmt.errors import UserError
 from nmt.examples import Examples, Sentences
+from nmt.interrupt import Interrupt
 from nmt.loss import cross_entropy_sum
 from nmt.models import build_model, parameter_counts
 from nmt.optimization import build_optimizer, bytes_a_parameter, learning_rate, set_learning_rate
@@ -69,29 +69,6 @@ class Outcome:
     step: int
     best: Checkpoint | None
     interrupted_by: int | None = None  # signal number
-
-
-class Interrupt:
-    """SIGINT and SIGTERM ask for a checkpoint and an end; a second SIGINT ends at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: Any) -> None:
-        if self.signal == signal.SIGINT and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number
 
 
 def train(config: Config, run: Run, observe: Observer = lambda event: None) -> Outcome:
@@ -422,15 +399,3 @@ class Trainer:
 def derived_seed(seed: int, *purpose: int | str) -> int:
     """A torch seed for one purpose."""
     return int(seeded(seed, *purpose).integers(2**62))
-
-
-def choose_device(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one. UserError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"device {name} is not available on this machine; use cpu or auto") from None
-    return device

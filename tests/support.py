@@ -1,4 +1,4 @@
-"""What tests share: the command line as a user runs it, and a configuration that trains in seconds."""
+"""What tests share: the command line as a user runs it, quick configurations, text to test with."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
 
 # Before torch is loaded. Tests run two at a time: a thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
+
+if TYPE_CHECKING:
+    from nmt.data.tokenizer import Tokenizer
 
 
 @dataclass
@@ -120,6 +127,33 @@ max_source_tokens = 100
 """
 
 
+# A task on words, `train.in` to `train.out`; a test adds [model].
+WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew"]
+WORD_TASK = """
+[data]
+train = "train"
+validation = "validation"
+source_language = "in"
+target_language = "out"
+
+[tokenizer]
+type = "word"
+
+[training]
+batch_tokens = 800
+schedule = "cosine"
+betas = [0.9, 0.98]
+label_smoothing = 0.0
+clip_norm = 1.0
+validate_every = 100000
+threads = 1
+device = "cpu"
+
+[search]
+beam_size = 2
+"""
+
+
 def write_corpus(folder: Path) -> None:
     """A small offline corpus."""
     from nmt.data.synthetic import SPLITS
@@ -148,3 +182,19 @@ def end_state(run: Path) -> tuple[Any, ...]:
     leftovers = [p.name for p in run.rglob("*") if "partial" in p.name]
     links = [str((run / name).readlink()) for name in ("best", "last")]
     return weights, metrics, links, leftovers
+
+
+def trained_once(text: list[str], sizes: dict[str, int]) -> Callable[[str], Tokenizer]:
+    """A tokenizer of each type by its name, trained when first asked for; `sizes` are of vocabularies."""
+    from nmt.data.tokenizer import train_tokenizer
+
+    return cache(lambda kind: train_tokenizer(text, type=kind, vocabulary_size=sizes[kind]))
+
+
+def text_lines(pieces: list[str], characters: str) -> st.SearchStrategy[str]:
+    """Lines of any text, of some of `pieces` in a row, and of `characters` alone."""
+    return st.one_of(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n")),
+        st.lists(st.sampled_from(pieces)).map("".join),
+        st.text(st.sampled_from(characters)),
+    )

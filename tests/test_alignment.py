@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support import TINY
+from support import TINY, text_lines, trained_once
 
 from nmt.alignment import (
     Agreement,
@@ -29,7 +29,7 @@ from nmt.alignment import (
 from nmt.checkpoint import LoadedModel
 from nmt.config_file import parse_config
 from nmt.data.synthetic import generate, tokenize
-from nmt.data.tokenizer import BOS, EOS, SPACE, UNK, Tokenizer, train_tokenizer
+from nmt.data.tokenizer import BOS, EOS, SPACE, UNK, Tokenizer
 from nmt.errors import UserError
 from nmt.forced import attention, fitting, negative_log_likelihood
 from nmt.models import build_model
@@ -50,22 +50,10 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def trained() -> Callable[[str], Tokenizer]:
-    """A tokenizer of each type, trained once."""
-    made: dict[str, Tokenizer] = {}
-
-    def get(kind: str) -> Tokenizer:
-        if kind not in made:
-            made[kind] = train_tokenizer(TEXT, type=kind, vocabulary_size=SIZES[kind])
-        return made[kind]
-
-    return get
+    return trained_once(TEXT, SIZES)
 
 
-lines = st.one_of(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n")),
-    st.lists(st.sampled_from(HOSTILE + TEXT[:3])).map("".join),
-    st.text(st.sampled_from(f"ab \0.'{SPACE}\u0301😀3")),
-)
+lines = text_lines(HOSTILE + TEXT[:3], f"ab \0.'{SPACE}\u0301😀3")
 
 
 # --- words and tokens --------------------------------------------------------------------------------------

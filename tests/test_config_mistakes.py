@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.config import PRESETS
 from nmt.config_file import load_config, parse_config
 from nmt.errors import UserError
+from nmt.presets import PRESETS
 
 DATA = """[data]
 train = "corpus/train"

@@ -18,9 +18,10 @@ import torch
 from support import end_state, prepare_folder
 from torch import nn
 
-from nmt.config import TRAINING_PRESETS, Config, TrainingConfig
+from nmt.config import Config, TrainingConfig
 from nmt.config_file import load_config
 from nmt.optimization import build_optimizer, bytes_a_parameter, learning_rate, set_learning_rate
+from nmt.presets import TRAINING_PRESETS
 from nmt.run import Run
 from nmt.training import Outcome, Trainer
 

@@ -14,6 +14,7 @@ import pytest
 import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support import text_lines, trained_once
 
 from nmt.data.tokenizer import BOS, EOS, PAD, SPECIAL_IDS, UNK, Tokenizer, train_tokenizer
 from nmt.errors import UserError
@@ -86,22 +87,10 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def trained() -> Callable[[str], Tokenizer]:
-    """A tokenizer of each type, trained once."""
-    made: dict[str, Tokenizer] = {}
-
-    def get(kind: str) -> Tokenizer:
-        if kind not in made:
-            made[kind] = train_tokenizer(TEXT, type=kind, vocabulary_size=SIZES[kind])
-        return made[kind]
-
-    return get
+    return trained_once(TEXT, SIZES)
 
 
-lines = st.one_of(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n")),
-    st.lists(st.sampled_from(HOSTILE[:-2] + TEXT[:3])).map("".join),
-    st.text(st.sampled_from(f"ab \0{SPACE_MARK}\u0301\u2060\U0010ffff<>s/")),
-)
+lines = text_lines(HOSTILE[:-2] + TEXT[:3], f"ab \0{SPACE_MARK}\u0301\u2060\U0010ffff<>s/")
 
 
 # --- nothing is lost ---------------------------------------------------------------------------------------

@@ -46,10 +46,16 @@ class AdditiveAttention(nn.Module):
         self, query_BQD: Tensor, keys_BSA: Tensor, values_BSD: Tensor, mask_BS: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Context (B, Q, D) and weights (B, Q, S); padding gets exactly 0."""
-        query_BQA = self.query(query_BQD)
-        features_BQSA = torch.tanh(query_BQA[:, :, None] + keys_BSA[:, None])
-        weights_BQS = _masked_softmax(self.energy(features_BQSA).squeeze(-1), mask_BS[:, None])
+        scores_BQS = _additive_scores(self.query(query_BQD), keys_BSA, self.energy)
+        weights_BQS = _masked_softmax(scores_BQS, mask_BS[:, None])
         return drop(weights_BQS, self.dropout, self.training) @ values_BSD, weights_BQS
+
+
+def _additive_scores(query_BQA: Tensor, keys_BSA: Tensor, energy: nn.Linear) -> Tensor:
+    """v' tanh(q + k) of every query and key: (B, Q, S)."""
+    features_BQSA = torch.tanh(query_BQA[:, :, None] + keys_BSA[:, None])
+    scores_BQS: Tensor = energy(features_BQSA).squeeze(-1)
+    return scores_BQS
 
 
 # --- Luong, Pham and Manning 2015 -----------------------------------------------------------------------
@@ -99,9 +105,7 @@ class ConcatScore(nn.Module):
 
     def forward(self, query_BQD: Tensor, keys_BSD: Tensor) -> Tensor:
         """Scores (B, Q, S)."""
-        features_BQSD = torch.tanh(self.query(query_BQD)[:, :, None] + keys_BSD[:, None])
-        scores: Tensor = self.energy(features_BQSD).squeeze(-1)
-        return scores
+        return _additive_scores(self.query(query_BQD), keys_BSD, self.energy)
 
 
 class LocationScore(nn.Module):

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Nmt
+from support import WORD_TASK, WORDS, Nmt
 
-WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew"]
 LENGTHS = range(2, 9)
 TRAIN, VALIDATION, TEST = 6000, 50, 500
 
@@ -23,30 +22,6 @@ TASKS: dict[str, Callable[[Words], Words]] = {
     "reverse": lambda words: words[::-1],
     "sort": sorted,
 }
-
-CONFIG = """
-[data]
-train = "train"
-validation = "validation"
-source_language = "in"
-target_language = "out"
-
-[tokenizer]
-type = "word"
-
-[training]
-batch_tokens = 800
-schedule = "cosine"
-betas = [0.9, 0.98]
-label_smoothing = 0.0
-clip_norm = 1.0
-validate_every = 100000
-threads = 1
-device = "cpu"
-
-[search]
-beam_size = 2
-"""
 
 MODELS = {
     "transformer": """
@@ -111,7 +86,7 @@ def write_task(folder: Path, task: str, architecture: str) -> None:
         (folder / f"{split}.out").write_text(
             "".join(f"{' '.join(TASKS[task](list(words)))}\n" for words in chosen)
         )
-    (folder / "learn.toml").write_text(CONFIG + MODELS[architecture])
+    (folder / "learn.toml").write_text(WORD_TASK + MODELS[architecture])
 
 
 def exact_matches(nmt: Nmt, architecture: str, task: str, steps: int, rate: float) -> list[tuple[int, bool]]:

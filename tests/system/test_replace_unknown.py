@@ -7,20 +7,9 @@ import random
 from pathlib import Path
 
 import pytest
-from support import Nmt
+from support import WORD_TASK, WORDS, Nmt
 
-WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew"]
-CONFIG = """
-[data]
-train = "train"
-validation = "validation"
-source_language = "in"
-target_language = "out"
-
-[tokenizer]
-type = "word"
-vocabulary_size = 16 # four special tokens and WORDS
-
+MODEL = """
 [model]
 architecture = "bahdanau"
 embedding_width = 32
@@ -28,24 +17,15 @@ hidden_width = 48
 attention_width = 32
 maxout_width = 32
 dropout = 0.0
-
-[training]
-max_steps = 160
-batch_tokens = 600
-learning_rate = 7e-3
-warmup_steps = 15
-schedule = "cosine"
-betas = [0.9, 0.98]
-label_smoothing = 0.0
-clip_norm = 1.0
-validate_every = 100000
-threads = 1
-device = "cpu"
-
-[search]
-beam_size = 2
-max_source_tokens = 8
 """
+CHANGES = {
+    "tokenizer.vocabulary_size": 16,  # four special tokens and WORDS
+    "training.max_steps": 160,
+    "training.batch_tokens": 600,
+    "training.learning_rate": 7e-3,
+    "training.warmup_steps": 15,
+    "search.max_source_tokens": 8,
+}
 
 
 def sentence(chance: random.Random) -> list[str]:
@@ -65,9 +45,9 @@ def reversing(tmp_path_factory: pytest.TempPathFactory) -> Nmt:
         sentences = [sentence(chance) for _ in range(size)]
         (folder / f"{split}.in").write_text("".join(f"{' '.join(words)}\n" for words in sentences))
         (folder / f"{split}.out").write_text("".join(f"{' '.join(words[::-1])}\n" for words in sentences))
-    (folder / "learn.toml").write_text(CONFIG)
+    (folder / "learn.toml").write_text(WORD_TASK + MODEL)
     nmt = Nmt(folder)
-    nmt("train", "learn.toml")
+    nmt("train", "learn.toml", *(f"--set={key}={value}" for key, value in CHANGES.items()))
     return nmt
 
 

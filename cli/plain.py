@@ -1,0 +1,73 @@
+"""Training in plain lines: what `nmt train` writes where no terminal is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nmt.cli import output as out
+
+
+class Lines:
+    """Training in plain lines, for logs and pipes."""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "status":
+            self.line(event["text"])
+        elif kind == "preflight":
+            for text in preflight(event):
+                self.line(text)
+        elif kind == "train":
+            self.line(training_line(event))
+        elif kind == "validation":
+            self.line(validation_line(event))
+        elif kind == "warning":
+            out.warn(event["text"])
+
+    def line(self, text: str) -> None:
+        out.note(text)
+
+    def close(self) -> None:
+        """Nothing to tidy up."""
+
+
+def preflight(event: dict[str, Any]) -> list[str]:
+    """What is about to be trained, on what, at what cost."""
+    lines = [f"corpus      {event['kept']:,} of {event['lines']:,} pairs kept, "
+             f"{event['source_tokens']:,} source and {event['target_tokens']:,} target tokens; "
+             f"validation {event['validation_lines']:,} pairs"]  # fmt: skip
+    for row in event["dropped"]:
+        places = f"; first: {', '.join(row['places'][:3])}" if row["places"] else ""
+        lines.append(f"  dropped   {row['count']:,} ({row['share']:.2%}) {row['reason']}{places}")
+    source, target = event["source_vocabulary"], event["target_vocabulary"]
+    vocabulary = f"{target:,}" if source == target else f"{source:,} source, {target:,} target"
+    parts = ", ".join(f"{name} {count:,}" for name, count in event["parameters"].items() if name != "total")
+    megabytes = event["model_bytes"] / 2**20
+    lines += [
+        f"vocabulary  {vocabulary}",
+        f"model       {event['parameters']['total']:,} parameters ({parts}); "
+        f"{megabytes:,.0f} MB with gradients and optimizer",
+        f"batches     {event['batches_an_epoch']:,} an epoch, {event['padding']:.1%} padding; "
+        f"{event['steps']:,} steps are {event['epochs']:,.1f} epochs",
+        f"device      {event['device']}, {event['precision']}, {event['threads']} threads",
+        f"run         {event['run']}",
+    ]
+    if event["continues_from"]:
+        lines.append(f"continues from step {event['continues_from']:,}")
+    return lines
+
+
+def training_line(event: dict[str, Any]) -> str:
+    return (
+        f"step {event['step']:,}  epoch {event['epoch']}  loss {event['loss']:.3f}  "
+        f"rate {event['learning_rate']:.2e}  gradient {event['gradient_norm']:.2f}  "
+        f"{event['target_tokens_per_second']:,.0f} tokens/s  {out.duration(event['seconds'])}"
+    )
+
+
+def validation_line(event: dict[str, Any]) -> str:
+    return (
+        f"step {event['step']:,}  validation  loss {event['loss']:.3f}  "
+        f"perplexity {event['perplexity']:.2f}  BLEU {event['bleu']:.2f}"
+        f"{'  best so far' if event['best'] else ''}  (took {event['validation_seconds']:.0f} s)"
+    )
