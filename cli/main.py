@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from nmt import __version__
-from nmt.cli import align, average, data, evaluate, info, init, tokenizer, train, translate, visualize
+from nmt.cli import (
+    align,
+    average,
+    data,
+    evaluate,
+    export,
+    info,
+    init,
+    score,
+    tokenizer,
+    train,
+    translate,
+    visualize,
+)
 from nmt.errors import InterruptedRun, UserError
 
 app = typer.Typer(
@@ -28,8 +41,10 @@ app.command("init")(init.init)
 app.command("train")(train.train)
 app.command("translate")(translate.translate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("score")(score.score)
 app.command("info")(info.info)
 app.command("average")(average.average)
+app.command("export")(export.export)
 app.command("align")(align.align)
 app.command("attention")(visualize.attention)
 app.add_typer(tokenizer.app, name="tokenizer")

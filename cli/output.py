@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt.errors import UserError
+from nmt.files import sync_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,3 +87,39 @@ def check_output(output: Path, *inputs: str | Path) -> None:
         raise UserError("its folder does not exist; create it first", file=output)
     if output.exists() and any(str(path) != "-" and output.samefile(path) for path in inputs):
         raise UserError("is the input too; choose another --output", file=output)
+
+
+@contextlib.contextmanager
+def writing(output: Path | None) -> Iterator[Any]:
+    """A binary stream to `output`, packed where that is named .gz; standard output without it.
+
+    The file is written beside and renamed at the end. If the body raises, what was written stays, named
+    .unfinished.
+    """
+    if output is None:
+        yield sys.stdout.buffer
+        return
+    target = output.resolve()  # a link stays a link
+    if target.exists() and not target.is_file():  # a pipe or a device is written to, not replaced
+        with target.open("wb") as stream:
+            yield stream
+        return
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("wb") as stream:
+            if output.suffix == ".gz":
+                with gzip.GzipFile(output.name.removesuffix(".gz"), "wb", fileobj=stream, mtime=0) as packed:
+                    yield packed
+            else:
+                yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        if partial.exists() and partial.stat().st_size:
+            kept = target.with_name(f"{target.name}.unfinished")
+            partial.replace(kept)
+            note(f"what was written so far is in {kept}")
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(target)
+    sync_folder(target.parent)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nmt.cli import output as out
 from nmt.cli.plain import Lines
 from nmt.errors import InterruptedRun
+
+if TYPE_CHECKING:
+    from nmt.config import ExportConfig
 
 
 def train(
@@ -28,6 +31,10 @@ def train(
 
     resolved = load_config(config, set or [])
     folder = run or Path("runs") / config.stem
+    if resolved.export is not None:
+        from nmt.export import check_config
+
+        check_config(resolved, file=config)
 
     from nmt.run import Run
     from nmt.training import train as train_model
@@ -38,10 +45,27 @@ def train(
             outcome = train_model(resolved, opened, show)
         finally:
             show.close()
+        if resolved.export is not None and outcome.interrupted_by is None:
+            _export(folder, resolved.export)
     if outcome.interrupted_by is not None:
         raise InterruptedRun(f"{folder}: step {outcome.step:,}: {outcome.reason}", outcome.interrupted_by)
     best = f"; best checkpoint {folder / 'best'} (step {outcome.best.step:,})" if outcome.best else ""
     out.note(f"finished: {outcome.reason}{best}")
+
+
+def _export(folder: Path, settings: ExportConfig) -> None:
+    """RUN/export, once; training is safe whatever becomes of it."""
+    from nmt.export import FOLDER, ExportFailed, export_run
+
+    output = folder / FOLDER
+    try:
+        comparison = export_run(folder, settings)
+    except ExportFailed as error:
+        out.note(f"nmt: {output}: {error}")
+        raise typer.Exit(1) from None
+    for line in [] if comparison is None else comparison.lines():
+        out.note(f"export: {line}")
+    out.note(f"{output}: " + ("is there already" if comparison is None else "written"))
 
 
 def live_view() -> Lines:

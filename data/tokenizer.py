@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import sentencepiece
@@ -144,6 +145,11 @@ class Tokenizer:
     def id_of(self, piece: str) -> int:
         token_id: int = self._pieces.piece_to_id(piece)
         return token_id
+
+    @cached_property
+    def id_by_piece(self) -> dict[str, int]:
+        """The ids of all pieces, which no two entries of a vocabulary share."""
+        return {self.piece(token_id): token_id for token_id in range(len(self))}
 
     def _encode_around_space_marks(self, line: str) -> list[int]:
         """Encode a line that contains U+2581, which SentencePiece would take for a blank.

@@ -155,6 +155,11 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> LoadedModel:
     """
     folder = find_model(path)
     manifest = read_manifest(folder)
+    if "export" in manifest:
+        raise UserError(
+            "is an export for CTranslate2; use nmt translate --engine ctranslate2, or name its model",
+            file=folder,
+        )
     check_files(folder, manifest)
     config = load_config(folder / CONFIG)
     source_tokenizer, target_tokenizer = load_tokenizers(folder)

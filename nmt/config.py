@@ -6,7 +6,7 @@ Every key a user can set stands in one of the classes below with its default and
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -297,6 +297,19 @@ class SearchConfig(Section):
     batch_tokens: int = Field(2048, ge=1)  # source tokens a batch, padding counted
 
 
+Quantization = Literal[
+    "float32", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16"
+]
+QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
+
+
+class ExportConfig(Section):
+    """What to write for another engine when training has finished. Nothing unless the section is there."""
+
+    format: Literal["ctranslate2"] = "ctranslate2"
+    quantization: Quantization = "float32"
+
+
 class Config(Section):
     """A whole run."""
 
@@ -305,6 +318,7 @@ class Config(Section):
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
     search: SearchConfig = SearchConfig()
+    export: ExportConfig | None = None
 
     @model_validator(mode="after")
     def _vocabularies_fit(self) -> Config:
@@ -338,3 +352,4 @@ SECTIONS: dict[str, type[Section]] = {
     "training": TrainingConfig,
     "search": SearchConfig,
 }
+OPTIONAL_SECTIONS: dict[str, type[Section]] = {"export": ExportConfig}

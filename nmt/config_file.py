@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nmt.config import MODEL_SECTIONS, SECTIONS, Config, TokenizerConfig
+from nmt.config import MODEL_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, Config, TokenizerConfig
 from nmt.errors import UserError
 from nmt.presets import DEFAULT_PRESET, PRESETS, RATES, TRAINING_PRESETS
 
@@ -117,7 +117,7 @@ def _build(
 
     values = dict(values)
     for name, section in values.items():
-        known = [*SECTIONS, "model"]
+        known = [*SECTIONS, "model", *OPTIONAL_SECTIONS]
         if name not in known:
             raise fail(f"unknown section [{name}]; {_suggest(name, known)}", (name,))
         if not isinstance(section, dict):
@@ -134,7 +134,7 @@ def _build(
             ("model", "architecture"),
         )
     for name, section in {**values, "model": model}.items():
-        fields = (SECTIONS.get(name) or MODEL_SECTIONS[architecture]).model_fields
+        fields = {**SECTIONS, **OPTIONAL_SECTIONS, "model": MODEL_SECTIONS[architecture]}[name].model_fields
         for key in section:
             if key in fields:
                 continue
@@ -205,7 +205,7 @@ def _mentioned(message: str) -> Sequence[str]:
     """The first section.key a message speaks of, to find its line."""
     for word in message.split():
         section, dot, key = word.strip(".,;=").partition(".")
-        if dot and (section in SECTIONS or section == "model"):
+        if dot and (section in SECTIONS or section in OPTIONAL_SECTIONS or section == "model"):
             return (section, key)
     return ()
 
@@ -255,6 +255,8 @@ def dump_config(config: Config) -> str:
     """The resolved configuration as TOML: every key, defaults included. `parse_config` reads it back."""
     lines = []
     for section, values in config.model_dump().items():
+        if values is None:  # an optional section that is not there
+            continue
         lines.append(f"[{section}]")
         lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
         lines.append("")
@@ -276,9 +278,9 @@ def changed_keys(old: Config, new: Config) -> list[str]:
     before, after = old.model_dump(), new.model_dump()
     rows = []
     for section in before:
-        keys = dict.fromkeys([*before[section], *after[section]])
-        for key in keys:
-            a, b = before[section].get(key), after[section].get(key)
+        mine, theirs = before[section] or {}, after[section] or {}
+        for key in dict.fromkeys([*mine, *theirs]):
+            a, b = mine.get(key), theirs.get(key)
             if a != b:
                 rows.append(f"{section}.{key}: {_show(a)} -> {_show(b)}")
     return rows

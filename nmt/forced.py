@@ -5,6 +5,7 @@ B sentences, S and T source and target tokens with their ends, L layers, H heads
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,10 +19,12 @@ from nmt.data.batches import cut, pad
 from nmt.data.tokenizer import BOS, EOS, PAD
 from nmt.errors import UserError
 from nmt.loss import cross_entropy_sum
+from nmt.loss import log_probabilities as log_probabilities_of_rows
 from nmt.translator import Translator
 
 Ids = Sequence[int]  # token ids without beginning and end of sentence
 Weights = npt.NDArray[np.float32]
+LogProbabilities = npt.NDArray[np.float32]  # (T,)
 
 
 def require_attention(loaded: LoadedModel) -> None:
@@ -88,11 +91,50 @@ def negative_log_likelihood(
     return total, tokens
 
 
-def _batches(loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids]) -> Iterator[list[int]]:
+@torch.inference_mode()
+def log_probabilities(
+    models: Sequence[LoadedModel],
+    sources: Sequence[Ids],
+    targets: Sequence[Ids],
+    *,
+    batch_tokens: int | None = None,
+) -> list[LogProbabilities]:
+    """Of each target's tokens and, last, of its end of sentence, in nats.
+
+    Of several models, which have the same vocabularies, the mean of their probabilities counts, as in search.
+
+    Args:
+        batch_tokens: a batch holds as many pairs as fit with pairs x longest side <= this; the first
+            model's `search.batch_tokens` where it is not given.
+    """
+    found: list[LogProbabilities] = [np.empty(0, np.float32)] * len(targets)
+    for batch in _batches(models[0], sources, targets, batch_tokens):
+        batch_sources, batch_targets = [sources[i] for i in batch], [targets[i] for i in batch]
+        of_models = []
+        for loaded in models:
+            hidden_BTD, output_BT = _decode(loaded, batch_sources, batch_targets)
+            output = loaded.model.embeddings.output
+            is_token_BT = output_BT != PAD
+            of_models.append(
+                log_probabilities_of_rows(
+                    hidden_BTD[is_token_BT], output.weight, output.bias, output_BT[is_token_BT]
+                )
+            )
+        mean_N = torch.stack(of_models).logsumexp(dim=0) - math.log(len(models))
+        # Row by row: the tokens of the first pair, of the second, ...
+        ends = np.cumsum([len(target) + 1 for target in batch_targets])[:-1]
+        for index, values in zip(batch, np.split(mean_N.float().cpu().numpy(), ends), strict=True):
+            found[index] = values
+    return found
+
+
+def _batches(
+    loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids], batch_tokens: int | None = None
+) -> Iterator[list[int]]:
     """Indices of pairs, longest first: if memory runs out it does so at once."""
     longest = np.array([max(len(s), len(t)) + 1 for s, t in zip(sources, targets, strict=True)])
     order = np.argsort(-longest, kind="stable")
-    for start, end in cut(longest[order], loaded.config.search.batch_tokens):
+    for start, end in cut(longest[order], batch_tokens or loaded.config.search.batch_tokens):
         yield order[start:end].tolist()
 
 

@@ -1,4 +1,4 @@
-"""Cross-entropy with label smoothing, without ever holding all the logits.
+"""Cross-entropy with label smoothing and log-probabilities, without ever holding all the logits.
 
 N positions, D width, V vocabulary.
 """
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 # Rows of logits held at once: few enough to stay in cache (256 x 8,000 float32 is 8 MB), enough for the
 # matrix products to run at full speed.
@@ -40,6 +41,20 @@ def cross_entropy_sum(
     apply: Any = _ChunkedCrossEntropy.apply
     smoothed, plain = apply(hidden_ND, weight_VD, bias_V, target_N, smoothing, chunk)
     return smoothed, plain
+
+
+def log_probabilities(
+    hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, target_N: Tensor, *, chunk: int = CHUNK
+) -> Tensor:
+    """Log-probability of each target under the output projection, in nats: (N,), without a gradient."""
+    found_N = hidden_ND.new_empty(target_N.size(0), dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
+    with torch.no_grad():
+        for start in range(0, target_N.size(0), chunk):
+            rows = slice(start, start + chunk)
+            logits_NV = F.linear(hidden_ND[rows], weight_VD, bias_V).to(found_N.dtype)
+            at_target_N = logits_NV.gather(1, target_N[rows, None]).squeeze(1)
+            found_N[rows] = at_target_N - logits_NV.logsumexp(dim=1)
+    return found_N
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -1,215 +1,330 @@
-"""Greedy and beam search over any step function; nothing here knows what a model is.
+"""The loop that every search runs in: hypotheses grow token by token, sentences come and go.
 
-B sentences, K hypotheses, T target positions, V vocabulary. Log-probabilities, maximised.
+What extends hypotheses, a beam (`nmt.beam`) or chance (`nmt.sampling`), is a `Method`; what scores them, a
+model or several, is a step function. Nothing here knows what a model is.
+
+B sentences in the batch, K hypotheses of each, N those of them that live, T target positions, V vocabulary.
+Log-probabilities, maximised.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+Device = torch.device | str
+Phrase = tuple[int, ...]  # token ids
+
+# Leaving and joining cost copies, so sentences do both in groups: of this share of the batch.
+_GROUP = 8
+# On a GPU, asking which sentences are done waits for it: once in so many steps.
+_POLL = 8
 
 
 class SearchState(Protocol):
-    """Whatever the step function remembers."""
+    """Whatever the step function remembers of the sentences of a batch and of their hypotheses.
+
+    A value: each method returns another. It may share storage with the one it came from, so only the
+    latest may be used.
+    """
 
     def select(self, beam_BK: Tensor) -> Self:
         """Hypothesis k of the result continues hypothesis beam[b, k] of this state."""
 
     def keep(self, sentences_B: Tensor) -> Self:
-        """The state of some of the sentences, by index."""
+        """The state of some of the sentences, by index; an index may come twice."""
+
+    def put(self, sentences_R: Tensor, other: Self) -> Self:
+        """With the sentences of `other`, in order, in the places of these; K is the same."""
 
 
 StateT = TypeVar("StateT", bound=SearchState)
+
+# Scores of the hypotheses that live, (n, V), and for each a number (n, 1): their log-probabilities are the
+# scores less the number. In pieces whose n add up to N; a piece may be overwritten, and should be read before
+# the next is asked for: on a CPU that keeps it in the cache.
+Scores = Iterable[tuple[Tensor, Tensor]]
+# From the last tokens (B, K), a state and the flat indices b * K + k of the N hypotheses that live (None:
+# all) to their scores and the next state.
+Step = Callable[[Tensor, StateT, Tensor | None], tuple[Scores, StateT]]
+# The state of some sentences, by index, before the first token, with one hypothesis each.
+Start = Callable[[list[int]], StateT]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What is asked of the translation of one sentence. Lengths are in tokens and count the end."""
+
+    most: int  # what is unfinished there is ended there
+    least: int = 1
+    prefix: Phrase = ()
+    required: tuple[Phrase, ...] = ()
+    forbidden: tuple[Phrase, ...] = ()
+    seed: int = 0  # of chance, where the method draws
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     """A finished translation of one sentence."""
 
-    tokens: tuple[int, ...]  # without beginning and end of sentence
+    tokens: Phrase  # without beginning and end of sentence
     log_probability: float  # of the tokens and the end of sentence
-    score: float  # log_probability / length_penalty(tokens and end of sentence)
+    score: float  # by which hypotheses are ranked
 
 
-def length_penalty(length: int, alpha: float) -> float:
-    """lp(Y) = ((5 + |Y|) / 6) ^ alpha, |Y| with the end of sentence (Wu et al. 2016, eq. 14)."""
-    return float(((5 + length) / 6) ** alpha)
+def length_penalty(length: int, alpha: float, normalization: str = "gnmt") -> float:
+    """By what the log-probability of |Y| = `length` tokens, the end of sentence counted, is divided.
+
+    "gnmt": ((5 + |Y|) / 6) ^ alpha (Wu et al. 2016, eq. 14). "average": |Y| ^ alpha, with alpha = 1 the mean
+    log-probability of a token. alpha = 0: none.
+    """
+    return float(length**alpha if normalization == "average" else ((5 + length) / 6) ** alpha)
 
 
-def beam_search(
-    step: Callable[[Tensor, StateT], tuple[Tensor, StateT]],
-    state: StateT,
-    max_lengths: Sequence[int],
+_TENSORS = (
+    *("token_BK", "score_BK", "prefix_BKT", "length_B", "most_B", "least_B"),
+    *("finished_BK", "log_prob_BK", "tokens_BK"),
+)
+
+
+@dataclass
+class Rows:
+    """The sentences in the batch and their hypotheses: what lives, and what is finished.
+
+    A row whose sentence has been given out is free until another takes it.
+    """
+
+    sentence_B: list[int]  # which sentence; -1: free
+    age_B: list[int]  # tokens of its hypotheses so far
+    begin: int
+    token_BK: Tensor  # the last token
+    score_BK: Tensor  # log-probability of what lives; -inf: does not live
+    prefix_BKT: Tensor  # tokens, of living and finished ones; T is a capacity
+    length_B: Tensor  # age_B on the device
+    most_B: Tensor
+    least_B: Tensor
+    finished_BK: Tensor  # score by which finished ones are ranked; -inf: not finished
+    log_prob_BK: Tensor  # of finished ones
+    tokens_BK: Tensor  # how many tokens a finished one has, its end not counted
+
+    @classmethod
+    def empty(cls, count: int, hypotheses: int, begin: int, device: Device) -> Rows:
+        """Free rows. Sums of log-probabilities are float64: a long sentence has many."""
+        integers = torch.zeros((count, hypotheses), dtype=torch.long, device=device)
+        dead = torch.full((count, hypotheses), -math.inf, dtype=torch.float64, device=device)
+        return cls(
+            sentence_B=[-1] * count,
+            age_B=[0] * count,
+            begin=begin,
+            token_BK=integers + begin,
+            score_BK=dead,
+            prefix_BKT=integers[:, :, None].expand(-1, -1, 16).clone(),
+            length_B=integers[:, 0].clone(),
+            most_B=integers[:, 0].clone(),
+            least_B=integers[:, 0].clone(),
+            finished_BK=dead.clone(),
+            log_prob_BK=dead.clone(),
+            tokens_BK=integers.clone(),
+        )
+
+    @property
+    def active(self) -> list[int]:
+        """Rows that are not free."""
+        return [row for row, sentence in enumerate(self.sentence_B) if sentence >= 0]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest hypotheses so far."""
+        return max((self.age_B[row] for row in self.active), default=0)
+
+    def put(self, rows: list[int], indices: list[int], sentences: list[Sentence], first_K: Tensor) -> None:
+        """Begin sentences in these rows; the places that are True in `first_K` live."""
+        device = self.score_BK.device
+        rows_R = torch.tensor(rows, device=device)
+        for row, index in zip(rows, indices, strict=True):
+            self.sentence_B[row], self.age_B[row] = index, 0
+        self.token_BK[rows_R] = self.begin
+        self.score_BK[rows_R] = torch.zeros_like(self.score_BK[0]).masked_fill(~first_K, -math.inf)
+        self.length_B[rows_R] = 0
+        self.most_B[rows_R] = torch.tensor([sentence.most for sentence in sentences], device=device)
+        self.least_B[rows_R] = torch.tensor([sentence.least for sentence in sentences], device=device)
+        self.finished_BK[rows_R] = -math.inf
+        self.log_prob_BK[rows_R] = -math.inf
+
+    def keep(self, rows: list[int]) -> Rows:
+        """Some of the rows; a row that comes again is free there."""
+        rows_B = torch.tensor(rows, device=self.score_BK.device)
+        seen: set[int] = set()
+        sentence_B = []
+        for row in rows:
+            sentence_B.append(-1 if row in seen else self.sentence_B[row])
+            seen.add(row)
+        kept = Rows(
+            sentence_B,
+            [self.age_B[row] for row in rows],
+            self.begin,
+            *(getattr(self, name)[rows_B] for name in _TENSORS),
+        )
+        kept._release([row for row, sentence in enumerate(sentence_B) if sentence < 0])
+        return kept
+
+    def extend(self, source_BK: Tensor, token_BK: Tensor) -> None:
+        """Hypothesis k becomes hypothesis source[b, k] with one more token. All rows grow older by one."""
+        used = self.longest
+        if used == self.prefix_BKT.size(2):
+            self.prefix_BKT = F.pad(self.prefix_BKT, (0, used))
+        before = self.prefix_BKT[:, :, :used]
+        before.copy_(before.gather(1, source_BK[:, :, None].expand(-1, -1, used)))
+        place_BK1 = self.length_B[:, None, None].expand(-1, token_BK.size(1), -1)
+        self.prefix_BKT.scatter_(2, place_BK1, token_BK[:, :, None])
+        self.token_BK = token_BK
+        self.length_B += 1
+        for row in self.active:
+            self.age_B[row] += 1
+
+    def take_done(self) -> list[tuple[int, list[Hypothesis]]]:
+        """The sentences with nothing that lives, and what they have finished; their rows are free then."""
+        done_B = (self.score_BK == -math.inf).all(dim=1).tolist()
+        rows = [row for row in self.active if done_B[row]]
+        if not rows:
+            return []
+        rows_R = torch.tensor(rows, device=self.score_BK.device)
+        prefix, counts = self.prefix_BKT[rows_R].tolist(), self.tokens_BK[rows_R].tolist()
+        log_probs, scores = self.log_prob_BK[rows_R].tolist(), self.finished_BK[rows_R].tolist()
+        taken = []
+        for place, row in enumerate(rows):
+            found = [
+                Hypothesis(tuple(tokens[:count]), log_prob, score)
+                for tokens, count, log_prob, score in zip(
+                    prefix[place], counts[place], log_probs[place], scores[place], strict=True
+                )
+                if log_prob > -math.inf
+            ]
+            taken.append((self.sentence_B[row], found))
+        self._release(rows)
+        return taken
+
+    def _release(self, rows: list[int]) -> None:
+        for row in rows:
+            self.sentence_B[row], self.age_B[row] = -1, 0
+        if rows:
+            rows_R = torch.tensor(rows, device=self.score_BK.device)
+            self.score_BK[rows_R] = -math.inf
+            self.length_B[rows_R] = 0
+
+
+class Method(Protocol):
+    """How hypotheses are extended."""
+
+    def first(self) -> Sequence[bool]:
+        """Which of the K places live before the first token."""
+
+    def advance(self, rows: Rows, scores: Scores, live_N: Tensor | None) -> Tensor:
+        """Extend what lives by one token, `Rows.extend`, and set what lives and what is finished then.
+
+        Returns:
+            Which hypothesis each place continues (B, K).
+        """
+
+
+def search(
+    step: Step[StateT],
+    start: Start[StateT],
+    sentences: Sequence[Sentence],
+    method: Method,
     *,
-    beam_size: int,
     begin: int,
-    end: int,
-    alpha: float = 0.0,
-    n_best: int = 1,
-    forbidden: Sequence[int] = (),
-    device: torch.device | str = "cpu",
-) -> list[list[Hypothesis]]:
-    """The best translations found for each sentence, best first.
+    room: Sequence[int] | int | None = None,
+    device: Device = "cpu",
+) -> Iterator[tuple[int, list[Hypothesis]]]:
+    """Search for the translations of sentences, some of them at a time.
 
-    A sentence has `beam_size` places. In each step the candidates, every unfinished hypothesis
-    extended by every token, compete by log-probability for the places that finished hypotheses
-    have left; a candidate that ends in `end` keeps its place for good. A sentence is done when no
-    unfinished hypothesis is left, or none can still reach the n best. Nothing depends on the other
-    sentences of the batch. With one place this is greedy search.
+    Sentences that are done leave and waiting ones take their place, so that the batch stays full until
+    the last have begun. Nothing depends on which sentences are together.
 
     Args:
-        step: from the last tokens (B, K) and a state to log-probabilities (B, K, V), which may be
-            overwritten, and the next state. K is 1 in the first call, then `beam_size`.
-        state: the state before the first token, with one hypothesis a sentence.
-        max_lengths: for each sentence the most tokens of a hypothesis, `end` included: what is
-            unfinished there is ended there.
-        begin, end: ids of beginning and end of sentence.
-        alpha: of the length penalty by which finished hypotheses are ranked; 0 is none.
-        n_best: how many to return for a sentence; at most `beam_size`.
-        forbidden: ids never generated.
+        step, start: see `Step` and `Start`.
+        sentences: in the order in which they begin.
+        method: how hypotheses are extended.
+        begin: id of beginning of sentence.
+        room: for each sentence how many may be in the batch when it joins; one number for all; None: all.
 
-    Returns:
-        For each sentence 1 to n_best hypotheses.
+    Yields:
+        The index of a sentence and its hypotheses, in the order in which they were finished, as soon as it
+        is done.
     """
-    if not 1 <= n_best <= beam_size:
-        raise ValueError(f"n_best = {n_best} is not between 1 and beam_size = {beam_size}")
-    count = len(max_lengths)
-    finished: list[list[Hypothesis]] = [[] for _ in range(count)]
-    if not count:
-        return finished
-    sentence_B = list(range(count))  # which sentence each row of the batch is
-    most_B = torch.tensor(list(max_lengths), device=device)
-    banned = torch.tensor([*forbidden, end], device=device)
-    prefix_BKT = torch.empty((count, 1, 0), dtype=torch.long, device=device)
-    token_BK = torch.full((count, 1), begin, device=device)
-    score_BK = torch.zeros((count, 1), device=device)
-    places_B = torch.full((count,), beam_size, device=device)
-
-    for length in range(1, max(max_lengths) + 1):
-        log_probs_BKV, state = step(token_BK, state)
-        ending_BK = score_BK + log_probs_BKV[:, :, end]
-        log_probs_BKV[:, :, banned] = -math.inf
-        extended_BK, beam_BK, token_BK = _best_extensions(score_BK, log_probs_BKV, beam_size)
-        # A hypothesis at its last position can only end.
-        extended_BK = extended_BK.masked_fill((most_B <= length)[:, None], -math.inf)
-
-        ends_BK = _wins_a_place(ending_BK, extended_BK, places_B)
-        _collect(finished, sentence_B, prefix_BKT, ending_BK, ends_BK, length, alpha)
-        places_B = places_B - ends_BK.sum(dim=1)
-        place_K = torch.arange(beam_size, device=device)
-        score_BK = extended_BK.masked_fill(place_K >= places_B[:, None], -math.inf)
-
-        done = _done(finished, sentence_B, score_BK[:, 0], max_lengths, alpha, n_best)
-        if all(done):
-            break
-        rows = beam_BK[:, :, None].expand(-1, -1, length - 1)
-        prefix_BKT = torch.cat((prefix_BKT.gather(1, rows), token_BK[:, :, None]), dim=-1)
-        state = state.select(beam_BK)
-        # Leaving costs a copy of the state, so sentences leave in groups of an eighth of the batch.
-        if sum(done) * 8 >= len(done):
-            rows_B = torch.tensor([i for i, is_done in enumerate(done) if not is_done], device=device)
-            sentence_B = [sentence_B[i] for i in rows_B.tolist()]
-            state = state.keep(rows_B)
-            most_B, places_B = most_B[rows_B], places_B[rows_B]
-            prefix_BKT, token_BK, score_BK = prefix_BKT[rows_B], token_BK[rows_B], score_BK[rows_B]
-
-    return [sorted(found, key=lambda h: -h.score)[:n_best] for found in finished]
+    if room is None or isinstance(room, int):
+        room = [room or len(sentences)] * len(sentences)
+    batch = _Batch(start, list(sentences), list(room), method, begin, device)
+    on_gpu = torch.device(device).type == "cuda"
+    steps = 0
+    while batch.refill():
+        rows = batch.rows
+        live_N = None if on_gpu else (rows.score_BK.flatten() > -math.inf).nonzero().squeeze(1)
+        scores, state = step(rows.token_BK, batch.state, live_N)
+        source_BK = method.advance(rows, scores, live_N)
+        steps += 1
+        if not on_gpu or steps % _POLL == 0:
+            yield from rows.take_done()
+        batch.state = state.select(source_BK) if rows.active else state
 
 
-def _best_extensions(
-    score_BK: Tensor, log_probs_BKV: Tensor, beam_size: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The best `beam_size` extensions of a sentence's hypotheses: score, hypothesis and token of each."""
-    vocabulary = log_probs_BKV.size(-1)
-    best_BKC, token_BKC = top_k(log_probs_BKV, min(beam_size, vocabulary))
-    candidate_BX = (score_BK[:, :, None] + best_BKC).flatten(1)
-    best = candidate_BX.topk(min(beam_size, candidate_BX.size(1)), dim=1)
-    score, index = best.values, best.indices
-    missing = beam_size - score.size(1)
-    if missing:  # fewer candidates than places: fill up with dead ones
-        score = torch.nn.functional.pad(score, (0, missing), value=-math.inf)
-        index = torch.nn.functional.pad(index, (0, missing))
-    beam = index.div(token_BKC.size(-1), rounding_mode="floor")
-    return score, beam, token_BKC.flatten(1).gather(1, index)
+class _Batch(Generic[StateT]):
+    """Which sentences are in the batch, which wait."""
 
+    def __init__(
+        self,
+        start: Start[StateT],
+        sentences: list[Sentence],
+        room: list[int],
+        method: Method,
+        begin: int,
+        device: Device,
+    ):
+        self.start, self.sentences, self.room, self.begin, self.device = start, sentences, room, begin, device
+        self.first_K = torch.tensor(list(method.first()), device=device)
+        self.next = 0  # the first that waits
+        self.rows = Rows.empty(0, len(self.first_K), begin, device)
+        self.state: StateT
 
-def top_k(x: Tensor, k: int, block: int = 64) -> tuple[Tensor, Tensor]:
-    """As ``x.topk(k)`` on the last axis, several times as fast on a CPU for k far below the size.
+    def refill(self) -> bool:
+        """Let sentences join where there is room, or close the gaps; False when all are done."""
+        active, count = self.rows.active, len(self.rows.sentence_B)
+        waiting = len(self.sentences) - self.next
+        if not waiting:
+            if active and (count - len(active)) * _GROUP >= count:
+                self._keep(active)
+            return bool(active)
+        room = max(1, self.room[self.next])
+        joining = min(room - len(active), waiting)
+        if not active:
+            self.rows = Rows.empty(joining, len(self.first_K), self.begin, self.device)
+            self._join(list(range(joining)))
+        elif joining * _GROUP >= room:
+            free = [row for row, sentence in enumerate(self.rows.sentence_B) if sentence < 0]
+            if (joining - len(free)) * _GROUP >= count:  # shorter ones come: more rows
+                self._keep(active + active[:1] * joining)
+                free = list(range(len(active), len(active) + joining))
+            self._join(free[:joining])
+        return True
 
-    The k largest elements lie in the k blocks with the largest maxima.
-    """
-    size = x.size(-1)
-    if k * 8 >= size // block or x.is_cuda:
-        best = x.topk(k, dim=-1)
-        return best.values, best.indices
-    whole = size // block * block
-    blocks = x[..., :whole].reshape(*x.shape[:-1], whole // block, block)
-    chosen = blocks.amax(dim=-1).topk(k, dim=-1).indices  # (..., k)
-    inside = blocks.gather(-2, chosen[..., None].expand(*chosen.shape, block)).flatten(-2)
-    position = (chosen[..., None] * block + torch.arange(block, device=x.device)).flatten(-2)
-    if whole < size:
-        inside = torch.cat((inside, x[..., whole:]), dim=-1)
-        rest = torch.arange(whole, size, device=x.device).expand(*position.shape[:-1], -1)
-        position = torch.cat((position, rest), dim=-1)
-    best = inside.topk(k, dim=-1)
-    return best.values, position.gather(-1, best.indices)
+    def _keep(self, rows: list[int]) -> None:
+        self.rows = self.rows.keep(rows)
+        self.state = self.state.keep(torch.tensor(rows, device=self.device))
 
-
-def _wins_a_place(ending_BK: Tensor, extended_BK: Tensor, places_B: Tensor) -> Tensor:
-    """Which ending candidates are among the best `places` of all candidates of their sentence.
-
-    Among equals an ending candidate goes first.
-    """
-    better_extended = (extended_BK[:, None, :] > ending_BK[:, :, None]).sum(dim=-1)
-    better_ending = (ending_BK[:, None, :] > ending_BK[:, :, None]).sum(dim=-1)
-    earlier_equal = (ending_BK[:, None, :] == ending_BK[:, :, None]).tril(-1).sum(dim=-1)
-    rank_BK = better_extended + better_ending + earlier_equal
-    return (rank_BK < places_B[:, None]) & (ending_BK > -math.inf)
-
-
-def _collect(
-    finished: list[list[Hypothesis]],
-    sentence_B: list[int],
-    prefix_BKT: Tensor,
-    ending_BK: Tensor,
-    ends_BK: Tensor,
-    length: int,
-    alpha: float,
-) -> None:
-    """Add the hypotheses that end in this step to their sentences."""
-    penalty = length_penalty(length, alpha)
-    for row, hypothesis in ends_BK.nonzero().tolist():
-        log_probability = float(ending_BK[row, hypothesis])
-        tokens = tuple(prefix_BKT[row, hypothesis].tolist())
-        finished[sentence_B[row]].append(Hypothesis(tokens, log_probability, log_probability / penalty))
-
-
-def _done(
-    finished: list[list[Hypothesis]],
-    sentence_B: list[int],
-    best_unfinished_B: Tensor,
-    max_lengths: Sequence[int],
-    alpha: float,
-    n_best: int,
-) -> list[bool]:
-    """Whether no unfinished hypothesis of a sentence can still be among its n best.
-
-    A log-probability only falls, and the penalty divides it by the most at the greatest length: that
-    bounds what an unfinished hypothesis can score.
-    """
-    done = []
-    for sentence, best in zip(sentence_B, best_unfinished_B.tolist(), strict=True):
-        found = finished[sentence]
-        if best == -math.inf:
-            done.append(True)
-        elif len(found) < n_best:
-            done.append(False)
-        else:
-            worst_kept = sorted((h.score for h in found), reverse=True)[n_best - 1]
-            done.append(worst_kept >= best / length_penalty(max_lengths[sentence], alpha))
-    return done
+    def _join(self, rows: list[int]) -> None:
+        indices = list(range(self.next, self.next + len(rows)))
+        self.next += len(rows)
+        state = self.start(indices)
+        beam_RK = torch.zeros((len(rows), len(self.first_K)), dtype=torch.long, device=self.device)
+        state = state.select(beam_RK)
+        if self.rows.active:
+            state = self.state.put(torch.tensor(rows, device=self.device), state)
+        self.state = state
+        self.rows.put(rows, indices, [self.sentences[i] for i in indices], self.first_K)

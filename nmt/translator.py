@@ -8,21 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from nmt.beam import Beam, beam_search
 from nmt.checkpoint import LoadedModel
 from nmt.config import SearchConfig
-from nmt.data.batches import cut, pad
+from nmt.data.batches import pad
 from nmt.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 from nmt.errors import UserError
-from nmt.search import Hypothesis, beam_search
+from nmt.models.packed import packed
+from nmt.parallel import in_threads
+from nmt.search import Hypothesis, Scores, Sentence
 
 # Lines translated together: enough to fill batches of equal lengths, few enough to keep memory flat.
 CHUNK_LINES = 2000
+# Fewer than these, and one search with all cores is as fast.
+_SENTENCES_A_WORKER = 16
+# Rows of scores at once on a CPU: 64 x 8,000 float32 are 2 MB.
+_PIECE = 64
 _SENTENCE_END = frozenset(".!?。！？…")
 
 
@@ -34,6 +41,7 @@ class Candidate:
     score: float
     log_probability: float
     tokens: tuple[str, ...]
+    lengths: tuple[tuple[int, int], ...] = ()  # source and target tokens of each part
 
 
 @dataclass(frozen=True)
@@ -147,63 +155,114 @@ class Translator:
             parts_of.append(range(begin, len(parts)))
         found = self.translate_ids([part.ids for part in parts])
         texts = self.write(parts, found)
-        return [self._join([found[i] for i in span], [texts[i] for i in span]) for span in parts_of]
+        return [
+            self._join(
+                parts[span.start : span.stop], found[span.start : span.stop], texts[span.start : span.stop]
+            )
+            for span in parts_of
+        ]
 
     def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         """The n best hypotheses of each source (token ids without end of sentence)."""
         result: list[list[Hypothesis]] = [[] for _ in sources]
         # Longest first: if memory runs out it does so at once.
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-        lengths = np.array([len(sources[i]) + 1 for i in order])
-        for start, end in cut(lengths, self.search.batch_tokens):
-            batch = order[start:end]
-            for index, hypotheses in zip(batch, self._search([sources[i] for i in batch]), strict=True):
-                result[index] = hypotheses
+        workers = self._workers(len(sources))
+
+        def work(indices: list[int]) -> None:
+            batch_tokens = self.search.batch_tokens // workers
+            for place, hypotheses in self._search([sources[i] for i in indices], batch_tokens):
+                result[indices[place]] = hypotheses
+
+        if workers == 1:
+            work(order)
+        else:
+            in_threads([partial(work, order[worker::workers]) for worker in range(workers)])
         return result
+
+    def _workers(self, count: int) -> int:
+        """Searches at once: one a core where there are sentences enough."""
+        cores = torch.get_num_threads() if self.device.type == "cpu" else 1
+        return max(1, min(cores, count // _SENTENCES_A_WORKER))
 
     def longest(self, source_tokens: int) -> int:
         """The most tokens of the translation of so many source tokens, end of sentence included."""
         most = int(self.search.max_length_factor * (source_tokens + 1)) + self.search.max_length_offset
         return most if self.most_target_tokens is None else min(most, self.most_target_tokens)
 
+    @cached_property
+    def fast_models(self) -> list[Any]:
+        """The models as they are searched with."""
+        return [packed(model) for model in self.models] if self.device.type == "cpu" else self.models
+
     @torch.inference_mode()
-    def _search(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
-        source_BS = torch.from_numpy(pad([[*source, EOS] for source in sources], PAD)).to(self.device)
-        memories = tuple(model.encode(source_BS, source_BS != PAD) for model in self.models)
-        states = tuple(model.start(memory) for model, memory in zip(self.models, memories, strict=True))
-        forbidden = [PAD, BOS] if self.target_tokenizer.word_level else [PAD, BOS, UNK]
-        found = beam_search(
-            self._step,
-            Decoding(memories, states),
-            [self.longest(len(source)) for source in sources],
-            beam_size=self.search.beam_size,
-            begin=BOS,
+    def _search(
+        self, sources: Sequence[Sequence[int]], batch_tokens: int
+    ) -> Iterator[tuple[int, list[Hypothesis]]]:
+        """The hypotheses of sources, longest first, with the index of each, as they are found."""
+        beam = Beam(
+            self.search.beam_size,
             end=EOS,
             alpha=self.search.length_penalty,
             n_best=self.n_best,
-            forbidden=forbidden,
+            forbidden=[PAD, BOS] if self.target_tokenizer.word_level else [PAD, BOS, UNK],
             device=self.device,
         )
-        if not all(found):
-            raise UserError("the model gives no finite scores: its weights are damaged; train it again")
-        return found
+        for index, found in beam_search(
+            self._step,
+            lambda indices: self._start([sources[i] for i in indices]),
+            [Sentence(self.longest(len(source))) for source in sources],
+            beam,
+            begin=BOS,
+            room=[batch_tokens // (len(source) + 1) for source in sources],
+            device=self.device,
+        ):
+            if not found:
+                raise UserError("the model gives no finite scores: its weights are damaged; train it again")
+            yield index, found
 
-    def _step(self, token_BK: Tensor, decoding: Decoding) -> tuple[Tensor, Decoding]:
-        log_probs, states = [], []
-        for model, memory, state in zip(self.models, decoding.memories, decoding.states, strict=True):
-            hidden_BKD, next_state = model.step(token_BK, memory, state)
-            log_probs.append(model.project(hidden_BKD).float().log_softmax(dim=-1))
+    def _start(self, sources: Sequence[Sequence[int]]) -> Decoding:
+        source_BS = torch.from_numpy(pad([[*source, EOS] for source in sources], PAD)).to(self.device)
+        memories = tuple(model.encode(source_BS, source_BS != PAD) for model in self.fast_models)
+        states = tuple(model.start(memory) for model, memory in zip(self.fast_models, memories, strict=True))
+        return Decoding(memories, states)
+
+    def _step(self, token_BK: Tensor, decoding: Decoding, live_N: Tensor | None) -> tuple[Scores, Decoding]:
+        hidden, states = [], []
+        for model, memory, state in zip(self.fast_models, decoding.memories, decoding.states, strict=True):
+            hidden_ND, next_state = model.step(token_BK, memory, state, live_N)
+            hidden.append(hidden_ND.flatten(0, -2))
             states.append(next_state)
-        if len(log_probs) == 1:
-            log_probs_BKV = log_probs[0]
-        else:
-            log_probs_BKV = torch.stack(log_probs).logsumexp(dim=0) - math.log(len(log_probs))
-        return log_probs_BKV, Decoding(decoding.memories, tuple(states))
+        return self._scores(hidden), Decoding(decoding.memories, tuple(states))
+
+    def _scores(self, hidden: list[Tensor]) -> Scores:
+        """Of the vectors of each model that are to be projected, (N, D), in pieces."""
+        size = _PIECE if self.device.type == "cpu" else len(hidden[0])
+        for start in range(0, len(hidden[0]), size):
+            piece = slice(start, start + size)
+            scores = [
+                model.project(hidden_ND[piece]).float()
+                for model, hidden_ND in zip(self.fast_models, hidden, strict=True)
+            ]
+            totals = [log_total(scores_nV) for scores_nV in scores]
+            if len(scores) == 1:
+                yield scores[0], totals[0]
+            else:
+                log_probs = [s - t for s, t in zip(scores, totals, strict=True)]
+                yield (
+                    torch.stack(log_probs).logsumexp(dim=0),
+                    torch.full_like(totals[0], math.log(len(scores))),
+                )
 
     def _write(self, parts: Sequence[Part], found: Sequence[Sequence[Hypothesis]]) -> list[list[str]]:
         return [[self.target_tokenizer.decode(hypothesis.tokens) for hypothesis in part] for part in found]
 
-    def _join(self, parts: Sequence[Sequence[Hypothesis]], texts: Sequence[Sequence[str]]) -> Translation:
+    def _join(
+        self,
+        sources: Sequence[Part],
+        parts: Sequence[Sequence[Hypothesis]],
+        texts: Sequence[Sequence[str]],
+    ) -> Translation:
         """The line's translation from the hypotheses of its parts; the n-th best joins the n-th bests."""
         if not parts:
             return Translation((Candidate("", 0.0, 0.0, ()),))
@@ -217,6 +276,7 @@ class Translator:
                     sum(hypothesis.score for hypothesis in chosen),
                     sum(hypothesis.log_probability for hypothesis in chosen),
                     tuple(p for h in chosen for p in self.target_tokenizer.pieces(h.tokens)),
+                    tuple((len(s.ids), len(h.tokens)) for s, h in zip(sources, chosen, strict=True)),
                 )
             )
         return Translation(tuple(candidates), len(parts))
@@ -237,6 +297,19 @@ class Decoding:
             tuple(memory.keep(sentences_B) for memory in self.memories),
             tuple(state.keep(sentences_B) for state in self.states),
         )
+
+    def put(self, sentences_R: Tensor, other: Decoding) -> Decoding:
+        return Decoding(
+            tuple(m.put(sentences_R, new) for m, new in zip(self.memories, other.memories, strict=True)),
+            tuple(s.put(sentences_R, new) for s, new in zip(self.states, other.states, strict=True)),
+        )
+
+
+def log_total(scores_NV: Tensor) -> Tensor:
+    """log sum exp of each row, (N, 1), in fewer passes than `torch.logsumexp` makes: the largest
+    probability p = exp(largest - total)."""
+    largest = scores_NV.amax(dim=-1, keepdim=True)
+    return largest - scores_NV.softmax(dim=-1).amax(dim=-1, keepdim=True).log()
 
 
 def split_long(ids: Sequence[int], tokenizer: Tokenizer, most: int) -> list[list[int]]:

@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "nmt": set(),
     "nmt.errors": set(),
     "nmt.files": set(),
+    "nmt.partial": {"nmt.errors", "nmt.files"},
     "nmt.interrupt": set(),
     "nmt.device": {"nmt.errors"},
     "nmt.presets": set(),
@@ -35,6 +36,9 @@ ALLOWED: dict[str, set[str]] = {
     # Functions of tensors and of text, which know nothing of models or files
     "nmt.loss": set(),
     "nmt.search": set(),
+    "nmt.top_k": set(),
+    "nmt.beam": {"nmt.search", "nmt.top_k"},
+    "nmt.parallel": set(),
     "nmt.evaluation": {"nmt.errors"},
     "nmt.results": {"nmt.errors", "nmt.files"},
     "nmt.optimization": {"nmt.config"},
@@ -42,8 +46,10 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.models": {"nmt.models.*", "nmt.config"},
     "nmt.models.*": {"nmt.models.*"},
     "nmt.models.dropout": set(),
+    "nmt.models.packed": set(),
+    "nmt.models.rows": set(),
     "nmt.models.positions": {"nmt.models.dropout"},
-    "nmt.models.attention": {"nmt.models.dropout", "nmt.models.positions"},
+    "nmt.models.attention": {f"nmt.models.{name}" for name in ("dropout", "packed", "positions", "rows")},
     "nmt.models.embeddings": set(),
     # Model folders -> text -> pictures, word links
     "nmt.checkpoint": {
@@ -57,14 +63,39 @@ ALLOWED: dict[str, set[str]] = {
         "nmt.errors",
         "nmt.models",
         "nmt.search",
+        "nmt.models.packed",
+        "nmt.beam",
+        "nmt.parallel",
     },
     "nmt.forced": {"nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.loss", "nmt.translator"},
+    "nmt.hypotheses": {"nmt.data.*", "nmt.errors"},
+    "nmt.scoring": {
+        *("nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors"),
+        *("nmt.forced", "nmt.hypotheses", "nmt.search", "nmt.translator"),
+    },
     "nmt.heatmap": {"nmt.checkpoint", "nmt.data.*", "nmt.forced", "nmt.translator"},
     "nmt.words": {"nmt.data.*"},
     "nmt.alignment": {"nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.forced", "nmt.words"},
     "nmt.unknown": {
         *("nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.search"),
         *("nmt.forced", "nmt.translator", "nmt.words"),
+    },
+    "nmt.records": {
+        *("nmt.checkpoint", "nmt.data.*", "nmt.alignment", "nmt.forced"),
+        *("nmt.translator", "nmt.words"),
+    },
+    # Model folders -> another engine
+    "nmt.ctranslate2_model": {
+        *("nmt.checkpoint", "nmt.config", "nmt.config_file", "nmt.data.*", "nmt.errors"),
+        "nmt.models.positions",
+    },
+    "nmt.ctranslate2_engine": {
+        *("nmt.checkpoint", "nmt.config", "nmt.config_file", "nmt.data.*", "nmt.errors", "nmt.search"),
+        "nmt.ctranslate2_model",
+    },
+    "nmt.export": {
+        *("nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors", "nmt.files", "nmt.search"),
+        *("nmt.ctranslate2_engine", "nmt.ctranslate2_model", "nmt.translator"),
     },
     # Batches -> model folders
     "nmt.examples": {"nmt.data.*"},

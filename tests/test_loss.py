@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt.loss import CHUNK, cross_entropy_sum
+from nmt.loss import CHUNK, cross_entropy_sum, log_probabilities
 
 N, D, V = 23, 5, 11
 CLOSE = dict(rtol=1e-10, atol=1e-10)
@@ -183,3 +183,15 @@ def test_bfloat16(bias: bool, smoothing: float) -> None:
             assert own.grad is not None
             assert own.grad.dtype == torch.float32
             assert (own.grad - other.grad).norm() < 0.02 * other.grad.norm()
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["no-bias", "bias"])
+@pytest.mark.parametrize("chunk", [1, 4, 22, 23, 24, CHUNK])
+def test_log_probabilities(bias: bool, chunk: int) -> None:
+    hidden_ND, weight_VD, bias_V, target_N = case(42, bias=bias)
+    found_N = log_probabilities(hidden_ND, weight_VD, bias_V, target_N, chunk=chunk)
+    logits_NV = F.linear(hidden_ND, weight_VD, bias_V)
+    expected_N = -F.cross_entropy(logits_NV, target_N, reduction="none")
+    torch.testing.assert_close(found_N, expected_N.detach(), **CLOSE)
+    assert not found_N.requires_grad
+    assert log_probabilities(hidden_ND[:0], weight_VD, bias_V, target_N[:0]).shape == (0,)

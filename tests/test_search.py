@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.search import Hypothesis, beam_search, length_penalty, top_k
+from nmt.beam import Beam, beam_search
+from nmt.search import Hypothesis, Sentence, length_penalty
+from nmt.top_k import top_k
 
 BEGIN, END = 0, 1
 ALPHAS = (0.0, 0.6, 1.0, 2.0)
@@ -43,16 +45,25 @@ class Table:
         self.vocabulary = vocabulary
         self.calls = 0
 
-    def step(self, token_BK: Tensor, state: TableState) -> tuple[Tensor, TableState]:
+    def start(self, sentences: list[int]) -> TableState:
+        places = torch.zeros(len(sentences), 1, dtype=torch.long)
+        return TableState(torch.tensor(sentences), places, places[:, 0])
+
+    def step(
+        self, token_BK: Tensor, state: TableState, live_N: Tensor | None
+    ) -> tuple[list[tuple[Tensor, Tensor]], TableState]:
         self.calls += 1
-        if state.length == 0:
-            assert torch.equal(token_BK, torch.full_like(state.prefix_BK, BEGIN))
-            prefix_BK = state.prefix_BK
-        else:
-            prefix_BK = state.prefix_BK * self.vocabulary + token_BK + 1
-        found_BKV = self.log_probs_BPV[state.sentence_B[:, None], prefix_BK]
+        fresh_B1 = state.length_B[:, None] == 0
+        assert torch.equal(token_BK[fresh_B1[:, 0]], torch.full_like(token_BK[fresh_B1[:, 0]], BEGIN))
+        prefix_BK = torch.where(fresh_B1, state.prefix_BK, state.prefix_BK * self.vocabulary + token_BK + 1)
+        sentence_BK = state.sentence_B[:, None].expand_as(prefix_BK)
+        next_state = replace(state, prefix_BK=prefix_BK, length_B=state.length_B + 1)
+        assert live_N is not None
+        live_sentence_N, live_prefix_N = sentence_BK.flatten()[live_N], prefix_BK.flatten()[live_N]
         # The search may overwrite what it gets; indexing has made a copy.
-        return found_BKV, replace(state, prefix_BK=prefix_BK, length=state.length + 1)
+        log_probs_NV = self.log_probs_BPV[live_sentence_N, live_prefix_N]
+        total_N1 = log_probs_NV.new_zeros(len(live_N), 1)
+        return [(log_probs_NV[:3], total_N1[:3]), (log_probs_NV[3:], total_N1[3:])], next_state
 
     def log_prob(self, sentence: int, prefix: tuple[int, ...], token: int) -> float:
         number = 0
@@ -65,23 +76,42 @@ class Table:
 class TableState:
     sentence_B: Tensor
     prefix_BK: Tensor
-    length: int = 0
-
-    @classmethod
-    def of(cls, sentences: list[int]) -> TableState:
-        return cls(torch.tensor(sentences), torch.zeros(len(sentences), 1, dtype=torch.long))
+    length_B: Tensor
 
     def select(self, beam_BK: Tensor) -> TableState:
         return replace(self, prefix_BK=self.prefix_BK.gather(1, beam_BK))
 
     def keep(self, sentences_B: Tensor) -> TableState:
-        return replace(self, sentence_B=self.sentence_B[sentences_B], prefix_BK=self.prefix_BK[sentences_B])
+        return TableState(*(x[sentences_B] for x in (self.sentence_B, self.prefix_BK, self.length_B)))
+
+    def put(self, sentences_R: Tensor, other: TableState) -> TableState:
+        pairs = (self.sentence_B, other.sentence_B), (self.prefix_BK, other.prefix_BK)
+        lengths = (self.length_B, other.length_B)
+        return TableState(*(x.index_copy(0, sentences_R, new) for x, new in (*pairs, lengths)))
 
 
 def search(
-    table: Table, sentences: list[int], max_lengths: list[int], **options: Any
+    table: Table,
+    sentences: list[int],
+    max_lengths: list[int],
+    *,
+    room: int | None = None,
+    beam_size: int,
+    **options: Any,
 ) -> list[list[Hypothesis]]:
-    return beam_search(table.step, TableState.of(sentences), max_lengths, begin=BEGIN, end=END, **options)
+    """In the order of the sentences."""
+    found: list[list[Hypothesis]] = [[] for _ in sentences]
+    for index, hypotheses in beam_search(
+        table.step,
+        lambda indices: table.start([sentences[i] for i in indices]),
+        [Sentence(most) for most in max_lengths],
+        Beam(beam_size, end=END, **options),
+        begin=BEGIN,
+        room=room,
+    ):
+        assert not found[index]
+        found[index] = hypotheses
+    return found
 
 
 # --- plain readings ----------------------------------------------------------------------------------------
@@ -245,6 +275,8 @@ def test_a_sentence_alone_and_in_any_company(beam_size: int) -> None:
         order = random.permutation(count).tolist()
         shuffled = search(table, order, [max_lengths[s] for s in order], **options)
         assert shuffled == [alone[s] for s in order]
+        for room in (1, 2, 5, 20):
+            assert search(table, order, [max_lengths[s] for s in order], room=room, **options) == shuffled
         some = order[:5]
         assert search(table, some, [max_lengths[s] for s in some], **options) == [alone[s] for s in some]
 
@@ -320,7 +352,7 @@ def test_length_penalty_formula() -> None:
 
 
 def test_no_sentences() -> None:
-    assert beam_search(Table(4, 1, 4, 1).step, TableState.of([]), [], beam_size=2, begin=BEGIN, end=END) == []
+    assert search(Table(4, 1, 4, 1), [], [], beam_size=2) == []
 
 
 @pytest.mark.parametrize(("n_best", "beam_size"), [(3, 2), (0, 2), (-1, 2), (1, 0), (0, 0)])

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.models.dropout import dropout as drop
+from nmt.models.packed import linear_part
 from nmt.models.positions import RelativePositions, rotate
+from nmt.models.rows import Live
 
 # --- Bahdanau, Cho and Bengio 2014 ----------------------------------------------------------------------
 
@@ -114,6 +116,8 @@ class LocationScore(nn.Module):
     A source longer than the table is a ValueError.
     """
 
+    keeps_linear = True  # another part of the table is read in each batch: nothing to pack
+
     def __init__(self, width: int, positions: int):
         super().__init__()
         self.position = nn.Linear(width, positions, bias=False)
@@ -181,17 +185,18 @@ class LuongAttention(nn.Module):
         return projected
 
     def forward(
-        self, query_BQD: Tensor, keys_BSD: Tensor, values_BSD: Tensor, mask_BS: Tensor, position_Q: Tensor
+        self, query_BQD: Tensor, keys_BSD: Tensor, values_BSD: Tensor, mask_BS: Tensor, position: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Context (B, Q, D) and weights (B, Q, S); padding and what is outside the window get exactly 0.
 
         Args:
-            position_Q: the target position t of each query, from 1; or one for all of them, (1,).
+            position: the target position t of each query, from 1: (Q,), or (B, 1) where those of a sentence
+                have one.
         """
         allowed_BQS = mask_BS[:, None]
         distance_BQS = None
         if self.window != "global":
-            distance_BQS = self._distance(query_BQD, mask_BS, position_Q)
+            distance_BQS = self._distance(query_BQD, mask_BS, position)
             allowed_BQS = allowed_BQS & (distance_BQS.abs() <= self.window_size)
         weights_BQS = _masked_softmax(self.score(query_BQD, keys_BSD), allowed_BQS)
         if self.window == "local-p" and distance_BQS is not None:
@@ -200,11 +205,11 @@ class LuongAttention(nn.Module):
             weights_BQS = weights_BQS * gaussian_BQS.to(weights_BQS.dtype)
         return drop(weights_BQS, self.dropout, self.training) @ values_BSD, weights_BQS
 
-    def _distance(self, query_BQD: Tensor, mask_BS: Tensor, position_Q: Tensor) -> Tensor:
+    def _distance(self, query_BQD: Tensor, mask_BS: Tensor, position: Tensor) -> Tensor:
         """s - p_t: (B, Q or 1, S)."""
         length_B1 = mask_BS.sum(dim=1, keepdim=True)
         if self.window == "local-m":
-            center_BQ = torch.minimum(position_Q, length_B1)
+            center_BQ = torch.minimum(position, length_B1)
         else:
             energy_BQ = self.predictor_energy(torch.tanh(self.predictor(query_BQD))).squeeze(-1)
             # At least float32: positions need more digits than bfloat16 has.
@@ -236,29 +241,35 @@ class MultiHeadProjections(nn.Module):
         self.output = nn.Linear(width, width)
 
     def query_key_value(
-        self, x_BQD: Tensor, rotation_QM: Tensor | None = None
+        self, x_BQD: Tensor, rotation_QM: Tensor | None = None, live: Live | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Three tensors (B, H, Q, N), queries and keys rotated where a rotation is given."""
-        query, key, value = (self._split(part) for part in self.input(x_BQD).chunk(3, dim=-1))
+        """Three tensors (B, H, Q, N), queries and keys rotated where a rotation is given.
+
+        With `live` x is (N, D), and the queries are the K hypotheses of each sentence, in all methods.
+        """
+        projected = self.input(x_BQD)
+        if live is not None:
+            projected = live.all(projected)
+        query, key, value = (self._split(part) for part in projected.chunk(3, dim=-1))
         if rotation_QM is not None:
             query, key = rotate(query, rotation_QM), rotate(key, rotation_QM)
         return query, key, value
 
-    def query(self, x_BQD: Tensor) -> Tensor:
+    def query(self, x_BQD: Tensor, live: Live | None = None) -> Tensor:
         """(B, H, Q, N)."""
-        width = x_BQD.size(-1)
-        return self._split(F.linear(x_BQD, self.input.weight[:width], self.input.bias[:width]))
+        query = linear_part(self.input, x_BQD, slice(0, x_BQD.size(-1)))
+        return self._split(query if live is None else live.all(query))
 
     def key_value(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
         """Two tensors (B, H, S, N), contiguous: every step of a search reads them."""
-        width = memory_BSD.size(-1)
-        both = F.linear(memory_BSD, self.input.weight[width:], self.input.bias[width:])
+        both = linear_part(self.input, memory_BSD, slice(memory_BSD.size(-1), None))
         key, value = both.chunk(2, dim=-1)
         return self._split(key).contiguous(), self._split(value).contiguous()
 
-    def merge(self, context_BHQN: Tensor) -> Tensor:
+    def merge(self, context_BHQN: Tensor, live: Live | None = None) -> Tensor:
         """Concatenate the heads and apply the output matrix: (B, Q, D)."""
-        merged: Tensor = self.output(context_BHQN.transpose(1, 2).flatten(2))
+        joined = context_BHQN.transpose(1, 2).flatten(2)
+        merged: Tensor = self.output(joined if live is None else live.rows(joined))
         return merged
 
     def _split(self, x_BQD: Tensor) -> Tensor:
@@ -278,7 +289,7 @@ def scaled_dot_product(
     bias: Tensor | None = None,
     causal: bool = False,
     relative: RelativePositions | None = None,
-    distance_QS: Tensor | None = None,
+    distance_B1QS: Tensor | None = None,
     dropout: float = 0.0,
     record: list[Tensor] | None = None,
 ) -> Tensor:
@@ -288,7 +299,7 @@ def scaled_dot_product(
         bias: added to the scores: 0 where attention may look, -inf elsewhere (`additive_mask`);
             broadcasts to (B, H, Q, S).
         causal: instead of a bias: query i looks at keys 0..i. A mask would rule out the fastest kernel.
-        relative, distance_QS: embeddings of distances, and the distance of each key from each query.
+        relative, distance_B1QS: embeddings of distances, and the distance of each key from each query.
         dropout: rate on the weights.
         record: if given, the weights (B, H, Q, S) are appended.
 
@@ -304,8 +315,8 @@ def scaled_dot_product(
         )
     query_BHQN = query_BHQN * query_BHQN.size(-1) ** -0.5
     scores = query_BHQN @ key_BHSN.transpose(-1, -2)
-    if relative is not None and distance_QS is not None:
-        scores = scores + relative.scores(query_BHQN, distance_QS)
+    if relative is not None and distance_B1QS is not None:
+        scores = scores + relative.scores(query_BHQN, distance_B1QS)
     if causal:
         bias = causal_mask(query_BHQN.size(2), query_BHQN)
     if bias is not None:
@@ -315,8 +326,8 @@ def scaled_dot_product(
         record.append(weights)
     weights = drop(weights, dropout, True)
     context = weights @ value_BHSN
-    if relative is not None and distance_QS is not None:
-        context = context + relative.context(weights, distance_QS)
+    if relative is not None and distance_B1QS is not None:
+        context = context + relative.context(weights, distance_B1QS)
     return context
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,21 @@ class PositionalEmbedding(nn.Module):
             x_BTD = x_BTD + self.table.weight[first : first + count]
         return dropout(x_BTD, self.dropout, self.training)
 
+    def at(self, embedded_BKD: Tensor, position_B1: Tensor) -> Tensor:
+        """As `forward`, of tokens that stand at a position of each sentence's own."""
+        x_BKD = embedded_BKD * self.scale
+        if self.sinusoidal:
+            longest = 1 << int(position_B1.max()).bit_length()
+            x_BKD = x_BKD + _sinusoidal_table(longest, x_BKD.size(-1), x_BKD.device, x_BKD.dtype)[position_B1]
+        elif self.table is not None:
+            x_BKD = x_BKD + self.table(position_B1)
+        return dropout(x_BKD, self.dropout, self.training)
+
+
+@lru_cache(maxsize=8)
+def _sinusoidal_table(count: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return sinusoidal_positions(0, count, width, torch.empty(0, device=device, dtype=dtype))
+
 
 # --- inside self-attention --------------------------------------------------------------------------------
 
@@ -72,7 +88,7 @@ class Places:
     """Where queries and keys of self-attention stand, the same for all layers; empty for added positions."""
 
     rotation_QM: Tensor | None = None  # rotary: of the queries, and of the keys that come with them
-    distance_QS: Tensor | None = None  # relative: of each key from each query, an index of the tables
+    distance_B1QS: Tensor | None = None  # relative: of each key from each query, an index of the tables
 
 
 class RelativePositions(nn.Module):
@@ -91,20 +107,20 @@ class RelativePositions(nn.Module):
         nn.init.xavier_uniform_(self.keys)
         nn.init.xavier_uniform_(self.values)
 
-    def scores(self, query_BHQN: Tensor, distance_QS: Tensor) -> Tensor:
+    def scores(self, query_BHQN: Tensor, distance_B1QS: Tensor) -> Tensor:
         """q_i a^K_ij': (B, H, Q, S)."""
         products_BHQP = query_BHQN @ self.keys.t()
-        return products_BHQP.gather(-1, distance_QS.expand(*query_BHQN.shape[:3], -1))
+        return products_BHQP.gather(-1, distance_B1QS.expand(*query_BHQN.shape[:3], -1))
 
-    def context(self, weights_BHQS: Tensor, distance_QS: Tensor) -> Tensor:
+    def context(self, weights_BHQS: Tensor, distance_B1QS: Tensor) -> Tensor:
         """sum_j alpha_ij a^V_ij: (B, H, Q, N)."""
         sums_BHQP = weights_BHQS.new_zeros(*weights_BHQS.shape[:3], self.values.size(0))
-        return sums_BHQP.scatter_add(-1, distance_QS.expand_as(weights_BHQS), weights_BHQS) @ self.values
+        return sums_BHQP.scatter_add(-1, distance_B1QS.expand_as(weights_BHQS), weights_BHQS) @ self.values
 
 
-def clipped_distances(position_Q: Tensor, position_S: Tensor, distance: int) -> Tensor:
-    """clip(j - i, -k, k) + k, the row of a_ij in the tables: (Q, S)."""
-    return (position_S - position_Q[:, None]).clamp(-distance, distance) + distance
+def clipped_distances(position_Q: Tensor, position_BS: Tensor, distance: int) -> Tensor:
+    """clip(j - i, -k, k) + k, the row of a_ij in the tables: (B, 1, Q, S)."""
+    return (position_BS[:, None, None] - position_Q[:, None]).clamp(-distance, distance) + distance
 
 
 def rotation(position_T: Tensor, width: int, like: Tensor) -> Tensor:

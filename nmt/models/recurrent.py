@@ -24,6 +24,7 @@ from nmt.models.cells import (
 from nmt.models.dropout import dropout as drop
 from nmt.models.embeddings import Embeddings
 from nmt.models.recurrent_state import RecurrentMemory, RecurrentState
+from nmt.models.rows import Live
 
 
 class Recurrent(nn.Module):
@@ -99,11 +100,16 @@ class Recurrent(nn.Module):
         return RecurrentState.first(memory)
 
     def step(
-        self, token_BK: Tensor, memory: RecurrentMemory, state: RecurrentState
+        self,
+        token_BK: Tensor,
+        memory: RecurrentMemory,
+        state: RecurrentState,
+        live_N: Tensor | None = None,
+        record: list[Tensor] | None = None,
     ) -> tuple[Tensor, RecurrentState]:
         """One token further: hidden (B, K, D) and the next state."""
         hidden_BKD, layers = self.decoder.step(self.embeddings.target(token_BK), state.layers)
-        return hidden_BKD, RecurrentState(layers, state.length + 1)
+        return Live.among(token_BK, live_N).rows(hidden_BKD), RecurrentState(layers, state.length_B1 + 1)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits: (..., D) -> (..., V)."""
@@ -205,14 +211,22 @@ class Bahdanau(nn.Module):
         return RecurrentState.first(memory)
 
     def step(
-        self, token_BK: Tensor, memory: RecurrentMemory, state: RecurrentState
+        self,
+        token_BK: Tensor,
+        memory: RecurrentMemory,
+        state: RecurrentState,
+        live_N: Tensor | None = None,
+        record: list[Tensor] | None = None,
     ) -> tuple[Tensor, RecurrentState]:
         """One token further: deep output (B, K, L) and the next state."""
         embedded_BKE = self.embeddings.target(token_BK)
         projected_BKG = self.cell.project_input(embedded_BKE)
-        hidden_BKD, context_BKD, _ = self._advance(projected_BKG, state.layers[0][0], memory)
-        output_BKL = self._deep_output(hidden_BKD, embedded_BKE, context_BKD)
-        return output_BKL, RecurrentState(((hidden_BKD,),), state.length + 1)
+        hidden_BKD, context_BKD, weights_BKS = self._advance(projected_BKG, state.layers[0][0], memory)
+        if record is not None:
+            record.append(weights_BKS[:, None])
+        live = Live.among(token_BK, live_N)
+        output = self._deep_output(*map(live.rows, (hidden_BKD, embedded_BKE, context_BKD)))
+        return output, RecurrentState(((hidden_BKD,),), state.length_B1 + 1)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits: (..., L) -> (..., V)."""
@@ -350,12 +364,19 @@ class Luong(nn.Module):
         return RecurrentState.first(memory, fed_B1L)
 
     def step(
-        self, token_BK: Tensor, memory: RecurrentMemory, state: RecurrentState
+        self,
+        token_BK: Tensor,
+        memory: RecurrentMemory,
+        state: RecurrentState,
+        live_N: Tensor | None = None,
+        record: list[Tensor] | None = None,
     ) -> tuple[Tensor, RecurrentState]:
         """One token further: attentional vector (B, K, L) and the next state."""
         projected_BKG = self.decoder.project_input(self.embeddings.target(token_BK))
-        attentional_BKL, _, state = self._advance(projected_BKG, memory, state)
-        return attentional_BKL, state
+        attentional_BKL, weights_BKS, state = self._advance(projected_BKG, memory, state)
+        if record is not None:
+            record.append(weights_BKS[:, None])
+        return Live.among(token_BK, live_N).rows(attentional_BKL), state
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits: (..., L) -> (..., V)."""
@@ -368,17 +389,15 @@ class Luong(nn.Module):
         if self.feed is not None and state.fed_BKL is not None:
             projected_BKG = projected_BKG + self.feed(state.fed_BKL * self.feed_scale)
         hidden_BKD, layers = self.decoder.step_projected(projected_BKG, state.layers)
-        position_1 = torch.tensor([state.length + 1], device=hidden_BKD.device)
-        attentional_BKL, weights_BKS = self._attend(hidden_BKD, memory, position_1)
+        length_B1 = state.length_B1 + 1
+        attentional_BKL, weights_BKS = self._attend(hidden_BKD, memory, length_B1)
         fed_BKL = None if self.feed is None else attentional_BKL
-        return attentional_BKL, weights_BKS, RecurrentState(layers, state.length + 1, fed_BKL)
+        return attentional_BKL, weights_BKS, RecurrentState(layers, length_B1, fed_BKL)
 
-    def _attend(
-        self, hidden_BQD: Tensor, memory: RecurrentMemory, position_Q: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """h~ = tanh(W_c [c; h]) (eq. 5), and the weights."""
+    def _attend(self, hidden_BQD: Tensor, memory: RecurrentMemory, position: Tensor) -> tuple[Tensor, Tensor]:
+        """h~ = tanh(W_c [c; h]) (eq. 5), and the weights; `position` (Q,), or (B, 1) for all queries."""
         context_BQD, weights_BQS = self.attention(
-            hidden_BQD, memory.keys_BSA, memory.values_BSD, memory.mask_BS, position_Q
+            hidden_BQD, memory.keys_BSA, memory.values_BSD, memory.mask_BS, position
         )
         attentional_BQL = torch.tanh(self.combine(torch.cat((context_BQD, hidden_BQD), dim=-1)))
         return drop(attentional_BQL, self.dropout, self.training), weights_BQS

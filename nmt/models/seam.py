@@ -18,13 +18,16 @@ class Memory(Protocol):
     mask_BS: Tensor  # bool, True at source tokens, False at padding
 
     def keep(self, sentences_B: Tensor) -> Self:
-        """The memory of some of the sentences, by index."""
+        """The memory of some of the sentences, by index; an index may come twice."""
+
+    def put(self, sentences_R: Tensor, other: Self) -> Self:
+        """With the sentences of `other`, in order, in the places of these. May write into this one."""
 
 
 class State(Protocol):
     """What the decoder remembers of the K hypotheses of each sentence.
 
-    A value: `select` and `keep` return another. A state that was passed to `step` may share its
+    A value: each method returns another. A state that was passed to `step` may share its
     storage with the one that comes back, so only the latest may be used.
     """
 
@@ -32,7 +35,10 @@ class State(Protocol):
         """Hypothesis k of the result continues hypothesis beam[b, k] of this state."""
 
     def keep(self, sentences_B: Tensor) -> Self:
-        """The state of some of the sentences, by index."""
+        """The state of some of the sentences, by index; an index may come twice."""
+
+    def put(self, sentences_R: Tensor, other: Self) -> Self:
+        """With the sentences of `other`, which have as many hypotheses, in the places of these."""
 
 
 class Model(Protocol):
@@ -56,8 +62,19 @@ class Model(Protocol):
     def start(self, memory: Any) -> Any:
         """The state before the first token, one hypothesis a sentence."""
 
-    def step(self, token_BK: Tensor, memory: Any, state: Any) -> tuple[Tensor, Any]:
-        """One token further: hidden (B, K, D) and the next state."""
+    def step(
+        self,
+        token_BK: Tensor,
+        memory: Any,
+        state: Any,
+        live_N: Tensor | None = None,
+        record: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Any]:
+        """One token further: hidden (B, K, D) and the next state.
+
+        With `live_N`, flat indices b * K + k, only those hypotheses are computed: hidden (N, D). The others
+        must not be selected again. `record` gets weights over the source alone, (B, H, K, S) for each layer.
+        """
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits: (..., D) -> (..., V)."""

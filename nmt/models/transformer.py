@@ -6,8 +6,6 @@ L slots of the decoding cache, Q queries, V vocabulary. Masks are True where att
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,52 +14,9 @@ from torch import Tensor, nn
 from nmt.models.attention import additive_mask
 from nmt.models.embeddings import Embeddings
 from nmt.models.positions import Places, PositionalEmbedding, clipped_distances, rotation
+from nmt.models.rows import Live
 from nmt.models.transformer_layers import DecoderLayer, EncoderLayer, make_norm
-
-
-@dataclass(frozen=True)
-class TransformerMemory:
-    """The encoder's output as each decoder layer reads it: keys and values, projected once."""
-
-    mask_BS: Tensor
-    keys_BHSN: Sequence[Tensor]  # one a decoder layer
-    values_BHSN: Sequence[Tensor]
-
-    def keep(self, sentences_B: Tensor) -> TransformerMemory:
-        return TransformerMemory(
-            self.mask_BS[sentences_B],
-            [key[sentences_B] for key in self.keys_BHSN],
-            [value[sentences_B] for value in self.values_BHSN],
-        )
-
-
-@dataclass(frozen=True)
-class TransformerState:
-    """Keys and values of all tokens decoded so far, of all hypotheses of a sentence, in slots.
-
-    A hypothesis is the set of slots it may look at, its ancestors. So `select` gathers rows of a small
-    boolean table and the cache itself is never copied: the K hypotheses of a sentence are K queries
-    to the same keys, with different masks.
-    """
-
-    keys_BHLN: Sequence[Tensor]  # one a layer; L is the capacity, `used` of them filled
-    values_BHLN: Sequence[Tensor]
-    visible_BKL: Tensor  # bool over the used slots
-    position_L: Tensor | None  # of the token in each used slot; relative positions need it
-    used: int
-    length: int  # tokens of a hypothesis
-
-    def select(self, beam_BK: Tensor) -> TransformerState:
-        rows = beam_BK[:, :, None].expand(-1, -1, self.visible_BKL.size(-1))
-        return replace(self, visible_BKL=self.visible_BKL.gather(1, rows))
-
-    def keep(self, sentences_B: Tensor) -> TransformerState:
-        return replace(
-            self,
-            keys_BHLN=[key[sentences_B] for key in self.keys_BHLN],
-            values_BHLN=[value[sentences_B] for value in self.values_BHLN],
-            visible_BKL=self.visible_BKL[sentences_B],
-        )
+from nmt.models.transformer_state import TransformerMemory, TransformerState
 
 
 class Transformer(nn.Module):
@@ -165,7 +120,7 @@ class Transformer(nn.Module):
         hidden: Tensor = self.decoder_norm(x_BTD)
         return hidden
 
-    def _places(self, first: int, count: int, position_S: Tensor | None = None) -> Places:
+    def _places(self, first: int, count: int, position_BS: Tensor | None = None) -> Places:
         """Of queries at positions first .. first + count - 1; keys stand at the same where not given."""
         like = self.embeddings.target.weight
         if self.rotary_width is not None:
@@ -173,67 +128,47 @@ class Transformer(nn.Module):
             return Places(rotation_QM=rotation(position_Q, self.rotary_width, like))
         if self.relative_distance is not None:
             position_Q = torch.arange(first, first + count, device=like.device)
-            position_S = position_Q if position_S is None else position_S
-            return Places(distance_QS=clipped_distances(position_Q, position_S, self.relative_distance))
+            position_BS = position_Q[None] if position_BS is None else position_BS
+            distance_B1QS = clipped_distances(position_Q, position_BS, self.relative_distance)
+            return Places(distance_B1QS=distance_B1QS)
         return Places()
 
     def start(self, memory: TransformerMemory) -> TransformerState:
         """The state before the first token: one empty hypothesis a sentence."""
-        visible = memory.mask_BS.new_zeros((memory.mask_BS.size(0), 1, 0))
-        empty = [key[:, :, :0] for key in memory.keys_BHSN]
-        position_L = None if self.relative_distance is None else visible.new_zeros(0, dtype=torch.long)
-        return TransformerState(empty, empty, visible, position_L, used=0, length=0)
+        return TransformerState.empty(memory, relative=self.relative_distance is not None)
 
     def step(
-        self, token_BK: Tensor, memory: TransformerMemory, state: TransformerState
+        self,
+        token_BK: Tensor,
+        memory: TransformerMemory,
+        state: TransformerState,
+        live_N: Tensor | None = None,
+        record: list[Tensor] | None = None,
     ) -> tuple[Tensor, TransformerState]:
-        """One token further: hidden (B, K, D) and the next state."""
-        hypotheses = token_BK.size(1)
-        after = state.used + hypotheses
-        keys = _with_room(state.keys_BHLN, after)
-        values = _with_room(state.values_BHLN, after)
-        itself = torch.eye(hypotheses, dtype=torch.bool, device=token_BK.device)
-        visible_BKL = torch.cat((state.visible_BKL, itself.expand(token_BK.size(0), -1, -1)), dim=-1)
+        """One token further: hidden (B, K, D), of those that live (N, D), and the next state."""
+        live = Live.among(token_BK, live_N)
+        x_BKD = self.target_positions.at(self.embeddings.target(token_BK), state.length_B[:, None])
+        state = state.entered(live)
         bias_B11S = additive_mask(memory.mask_BS[:, None, None], self.embeddings.target.weight)
-        bias_B1KL = additive_mask(visible_BKL[:, None], self.embeddings.target.weight)
-        position_L = state.position_L
-        if position_L is not None:
-            position_L = torch.cat((position_L, position_L.new_full((hypotheses,), state.length)))
-        places = self._places(state.length, 1, position_L)
-        x_BKD = self.embeddings.target(token_BK)
-        # All hypotheses stand at the same position: a T axis of 1 for the embedding of positions.
-        x_BKD = self.target_positions(x_BKD.unsqueeze(-2), first=state.length).squeeze(-2)
+        bias_B1KL = additive_mask(state.visible_BKL[:, None], self.embeddings.target.weight)
+        # Distances on the clock of the batch are those within the sentence.
+        places = self._places(state.clock - 1, 1, state.clock_BL)
+        x = live.rows(x_BKD)
         for index, layer in enumerate(self.decoder):
-            x_BKD = layer.step(  # type: ignore[operator]
-                x_BKD,
+            x = layer.step(  # type: ignore[operator]
+                x,
+                live,
                 memory.keys_BHSN[index],
                 memory.values_BHSN[index],
                 bias_B11S,
-                keys[index],
-                values[index],
-                state.used,
+                state.keys_BHLN[index][:, :, : state.used],
+                state.values_BHLN[index][:, :, : state.used],
                 bias_B1KL,
                 places,
+                record,
             )
-        next_state = TransformerState(
-            keys, values, visible_BKL, position_L, used=after, length=state.length + 1
-        )
-        return self.decoder_norm(x_BKD), next_state
+        return self.decoder_norm(x), state
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits: (..., D) -> (..., V)."""
         return self.embeddings.project(hidden)
-
-
-def _with_room(buffers: Sequence[Tensor], needed: int) -> Sequence[Tensor]:
-    """The buffers, or copies of double the capacity where `needed` slots do not fit."""
-    if not buffers or buffers[0].size(2) >= needed:
-        return buffers
-    capacity = max(2 * needed, 64)
-    grown = []
-    for buffer in buffers:
-        sentences, heads, filled, width = buffer.shape
-        larger = buffer.new_zeros((sentences, heads, capacity, width))
-        larger[:, :, :filled] = buffer
-        grown.append(larger)
-    return grown

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from nmt.models.attention import MultiHeadProjections, scaled_dot_product
 from nmt.models.dropout import dropout
 from nmt.models.positions import Places, RelativePositions
+from nmt.models.rows import Live
 
 _NORMS: dict[str, type[nn.Module]] = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swiglu": F.silu}
@@ -107,7 +108,7 @@ class EncoderLayer(nn.Module):
             value,
             bias=bias_B11S,
             relative=self.relative,
-            distance_QS=places.distance_QS,
+            distance_B1QS=places.distance_B1QS,
             dropout=self.attention_dropout if self.training else 0.0,
             record=record,
         )
@@ -162,7 +163,7 @@ class DecoderLayer(nn.Module):
             value,
             causal=True,
             relative=self.relative,
-            distance_QS=places.distance_QS,
+            distance_B1QS=places.distance_B1QS,
             dropout=self._attention_dropout(),
             record=own,
         )
@@ -174,32 +175,33 @@ class DecoderLayer(nn.Module):
 
     def step(
         self,
-        x_BKD: Tensor,
+        x: Tensor,
+        live: Live,
         memory_key_BHSN: Tensor,
         memory_value_BHSN: Tensor,
         bias_B11S: Tensor | None,
         key_BHLN: Tensor,
         value_BHLN: Tensor,
-        used: int,
         bias_B1KL: Tensor,
         places: Places = Places(),
+        record: list[Tensor] | None = None,
     ) -> Tensor:
-        """One token of each of K hypotheses; its key and value are written to slots used .. used + K - 1."""
-        entered_BKD = self.self_residual.enter(x_BKD)
-        query, key, value = self.self_attention.query_key_value(entered_BKD, places.rotation_QM)
-        after = used + x_BKD.size(1)
-        key_BHLN[:, :, used:after] = key
-        value_BHLN[:, :, used:after] = value
+        """One token of the hypotheses that live, (N, D); keys and values are written to the last K slots."""
+        query, key, value = self.self_attention.query_key_value(
+            self.self_residual.enter(x), places.rotation_QM, live
+        )
+        key_BHLN[:, :, -live.hypotheses :] = key
+        value_BHLN[:, :, -live.hypotheses :] = value
         context = scaled_dot_product(
             query,
-            key_BHLN[:, :, :after],
-            value_BHLN[:, :, :after],
+            key_BHLN,
+            value_BHLN,
             bias=bias_B1KL,
             relative=self.relative,
-            distance_QS=places.distance_QS,
+            distance_B1QS=places.distance_B1QS,
         )
-        x_BKD = self.self_residual.leave(x_BKD, self.self_attention.merge(context))
-        return self._after_self_attention(x_BKD, memory_key_BHSN, memory_value_BHSN, bias_B11S, None)
+        x = self.self_residual.leave(x, self.self_attention.merge(context, live))
+        return self._after_self_attention(x, memory_key_BHSN, memory_value_BHSN, bias_B11S, record, live)
 
     def _after_self_attention(
         self,
@@ -208,8 +210,9 @@ class DecoderLayer(nn.Module):
         memory_value_BHSN: Tensor,
         bias_B11S: Tensor | None,
         record: list[Tensor] | None,
+        live: Live | None = None,
     ) -> Tensor:
-        query = self.cross_attention.query(self.cross_residual.enter(x_BTD))
+        query = self.cross_attention.query(self.cross_residual.enter(x_BTD), live)
         context = scaled_dot_product(
             query,
             memory_key_BHSN,
@@ -218,7 +221,7 @@ class DecoderLayer(nn.Module):
             dropout=self._attention_dropout(),
             record=record,
         )
-        x_BTD = self.cross_residual.leave(x_BTD, self.cross_attention.merge(context))
+        x_BTD = self.cross_residual.leave(x_BTD, self.cross_attention.merge(context, live))
         inner = self.feed_forward(self.feed_forward_residual.enter(x_BTD))
         return self.feed_forward_residual.leave(x_BTD, inner)
 

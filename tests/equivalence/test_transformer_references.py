@@ -201,7 +201,7 @@ def test_self_attention_against_numpy(kind: str, causal: bool) -> None:
             bias=None if causal else additive_mask(mask_BS[:, None, None], x_BSD),
             causal=causal,
             relative=relative,
-            distance_QS=clipped_distances(position_S, position_S, limit),
+            distance_B1QS=clipped_distances(position_S, position_S[None], limit),
             record=record,
         )
         found_BSD = module.merge(context)

@@ -63,11 +63,11 @@ def test_relative_positions_build_no_tensor_of_pairs_and_width() -> None:
     torch.manual_seed(41)
     tokens, width = 40, 32
     query, key, value = torch.randn(3, 1, 1, tokens, width, requires_grad=True).unbind()
-    distance_QS = clipped_distances(torch.arange(tokens), torch.arange(tokens), 4)
+    distance_B1QS = clipped_distances(torch.arange(tokens), torch.arange(tokens)[None], 4)
     relative = RelativePositions(4, width)
     with LargestTensor() as largest:
         scaled_dot_product(
-            query, key, value, causal=True, relative=relative, distance_QS=distance_QS
+            query, key, value, causal=True, relative=relative, distance_B1QS=distance_B1QS
         ).sum().backward()
     assert 0 < largest.elements <= 3 * tokens * width  # the drawn tensor's gradient; pairs are fewer
 
@@ -179,7 +179,7 @@ def test_attention_dropout_of_long_sentences(relative: bool) -> None:
     value = torch.eye(100).expand(2, 2, 100, 100)  # the context is the weights
     tables = RelativePositions(3, 8) if relative else None
     options: dict[str, Any] = dict(
-        relative=tables, distance_QS=clipped_distances(torch.arange(100), torch.arange(100), 3)
+        relative=tables, distance_B1QS=clipped_distances(torch.arange(100), torch.arange(100)[None], 3)
     )
     if tables is not None:
         tables.values = nn.Parameter(torch.zeros(7, 100))

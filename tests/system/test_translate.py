@@ -10,33 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import Nmt, prepare_folder
-
-RUN = "runs/tiny"
-
-
-def hostile_lines(count: int, seed: int = 1) -> list[str]:
-    """Lines that break careless tools; none holds a newline or ends in a carriage return."""
-    chance = random.Random(seed)
-    kinds = [
-        lambda: "",
-        lambda: " " * chance.randint(1, 9),
-        lambda: "\t" * chance.randint(1, 3),
-        lambda: "a\u2028b\u2029c\u0085d",
-        lambda: "nul\0nul",
-        lambda: "\x0b\x0c\x1c\x1d\x1e",
-        lambda: "😀👩‍👩‍👧‍👦🏳️‍🌈" * chance.randint(1, 3),
-        lambda: "שלום עולם مرحبا",
-        lambda: "e\u0301\u0301\u0301 \u200b\u200d\ufeff",
-        lambda: "▁under▁ ▁ ▁",
-        lambda: "<s> </s> <pad> <unk> <0x0A>",
-        lambda: "\"'\\,;{}[]%$#",
-        lambda: "\ufffd\U0010ffff",
-        lambda: "word " * chance.randint(1, 40),
-        lambda: "x" * chance.randint(1, 200),
-        lambda: "a\rb",
-        lambda: "The dog sees the old house.",
-    ]
-    return [chance.choice(kinds)() for _ in range(count)]
+from translating import RUN, hostile_lines
 
 
 def check_contract(nmt: Nmt, lines: list[str], *options: str) -> list[str]:
@@ -181,3 +155,29 @@ def test_an_ensemble_averages_probabilities(tiny_run: Path, nmt: Nmt) -> None:
     prepare_folder(nmt.folder)
     nmt("train", "tiny.toml", "--set", "training.max_steps=2", "--set", "tokenizer.vocabulary_size=380")
     assert "same tokenizers" in nmt.error("translate", RUN, "--ensemble", tiny_run / RUN, stdin=b"a\n")
+
+
+def test_options_that_do_not_go_together(tiny_run: Path, tmp_path: Path) -> None:
+    """Each is one line, told before anything is loaded or written."""
+    nmt, text = Nmt(tiny_run), tmp_path / "in"
+    text.write_text("A dog.\n")
+    assert "'--beam-size'" in nmt.error("translate", RUN, "--beam-size", "0")
+    assert "is more than the beam of 2" in nmt.error("translate", RUN, "--format", "jsonl", "--n-best", "3")
+    assert "device cuda:99 is not available" in nmt.error("translate", RUN, "--device", "cuda:99")
+    assert "device nonsense is not available" in nmt.error("translate", RUN, "--device", "nonsense")
+    for option in ("--alignment", "--attention"):
+        message = nmt.error("translate", "no-model", option)
+        assert message == f"nmt: {option} does not fit a line of text; add --format jsonl"
+    assert "--format xml is not known" in nmt.error("translate", "no-model", "--format", "xml")
+    for output, message in {
+        tmp_path: f"nmt: {tmp_path}: is a folder; name a file with --output",
+        tmp_path / "x" / "out": f"nmt: {tmp_path}/x/out: its folder does not exist; create it first",
+        text: f"nmt: {text}: is the input too; choose another --output",
+    }.items():
+        assert nmt.error("translate", "no-model", text, "--output", output) == message
+    (tmp_path / "link").symlink_to("in")
+    assert "is the input too" in nmt.error("translate", RUN, text, "--output", tmp_path / "link")
+    words = ["--replace-unknown", "--dictionary", text]
+    assert "is the input too" in nmt.error("translate", RUN, "--output", text, *words, stdin=b"a\n")
+    assert text.read_text() == "A dog.\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "link"}

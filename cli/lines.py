@@ -1,0 +1,122 @@
+"""What is translated: lines of standard input or of a file, in chunks."""
+
+from __future__ import annotations
+
+import io
+import os
+import queue
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nmt.partial import Chunk
+
+# Lines of a file that are translated together, and saved together under --output.
+CHUNK_LINES = 2000
+
+
+class Lines:
+    """The input, in chunks of what is there: few lines when they are typed, many when they are at hand."""
+
+    def __init__(self, source: str, *, count: bool = False):
+        """A missing or unreadable file is an error now, not after the model is loaded.
+
+        Args:
+            source: a file, plain or .gz; `-` is standard input.
+            count: read a file once to know its `total`.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        from nmt.data.corpus import display_name, open_bytes, read_raw_lines
+
+        self.source = source
+        self.name = display_name(source)
+        self.typed = source == "-" and sys.stdin is not None and sys.stdin.isatty()
+        self.is_file = source != "-" and Path(source).is_file()
+        self.total: int | None = None
+        readable_twice = self.is_file or Path(source).is_dir() or not Path(source).exists()
+        if source != "-" and readable_twice:  # a pipe is not
+            with open_bytes(source) as stream:
+                stream.read(1)
+            if count:
+                self.total = sum(1 for _ in read_raw_lines(source))
+
+    def chunks(self, size: int | None = None) -> Iterator[Chunk]:
+        """Chunks of a file have `size` lines (CHUNK_LINES), of other input at most so many: what has arrived.
+
+        Raises:
+            UserError: a line is not UTF-8; the lines before it have been yielded.
+        """
+        waits = self.source == "-" and not _is_redirected_file()
+        size = size or CHUNK_LINES
+        first = 1
+        for lines in _arriving(self.source, size) if waits else _of_file(self.source, size):
+            yield first, lines
+            first += len(lines)
+
+
+def _is_redirected_file() -> bool:
+    """Whether standard input is a file, of which everything is there at once."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
+    except (OSError, io.UnsupportedOperation, AttributeError):
+        return False
+
+
+def _of_file(source: str, size: int) -> Iterator[list[str]]:
+    from nmt.data.corpus import read_lines
+    from nmt.errors import UserError
+
+    chunk: list[str] = []
+    error = None
+    try:
+        for line in read_lines(source):
+            chunk.append(line)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    except UserError as found:
+        error = found
+    if chunk:
+        yield chunk
+    if error is not None:
+        raise error
+
+
+def _arriving(source: str, size: int) -> Iterator[list[str]]:
+    """Waits for one line, then takes all that have arrived."""
+    from nmt.data.corpus import read_lines
+
+    arrived: queue.Queue[str | BaseException | None] = queue.Queue(maxsize=4 * size)
+
+    def read() -> None:
+        try:
+            for line in read_lines(source):
+                arrived.put(line)
+            arrived.put(None)
+        except BaseException as error:
+            arrived.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    end: BaseException | None = None
+    ended = False
+    while not ended:
+        chunk: list[str] = []
+        while len(chunk) < size:
+            try:
+                item = arrived.get(block=not chunk)
+            except queue.Empty:
+                break
+            if item is None or isinstance(item, BaseException):
+                ended, end = True, item
+                break
+            chunk.append(item)
+        if chunk:
+            yield chunk
+    if end is not None:
+        raise end

@@ -1,0 +1,85 @@
+"""`--output FILE`: what one process translates, saved chunk by chunk; what is said of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from nmt.cli import output as out
+from nmt.cli.lines import Lines
+from nmt.cli.progress import Progress
+from nmt.cli.translation import Translating
+from nmt.errors import InterruptedRun, UserError
+from nmt.partial import PartialFile, partial_of, remove_parts
+
+
+def save(translating: Translating, lines: Lines, target: Path, *, restart: bool) -> None:
+    """Translate into `target`, which has its name when it is whole."""
+    settings = {"processes": 1, **translating.settings()}
+    partial = PartialFile(partial_of(target), settings, packed=target.suffix == ".gz", restart=restart)
+    try:
+        if partial.is_new:
+            remove_parts(target)
+        if partial.lines:
+            continuing(partial.lines, partial.path)
+        progress = Progress(lines.total, begun=partial.lines, shown=not lines.typed)
+        for chunk in partial.rest(lines.chunks()):
+            partial.append(translating.translate(chunk), chunk[1])
+            progress.show(partial.lines)
+        progress.end()
+        partial.finish(target)
+    except BaseException as error:
+        partial.close()
+        raise kept(error, partial.lines, partial.path) from None
+
+
+def stream(translating: Translating, lines: Lines, file: Any) -> None:
+    """Translate into what is no file to be continued: standard output, a pipe, a device."""
+    progress = Progress(lines.total, shown=not lines.typed)
+    for chunk in lines.chunks():
+        file.write(translating.translate(chunk))
+        file.flush()
+        progress.show(chunk[0] - 1 + len(chunk[1]))
+    progress.end()
+
+
+def continuing(lines: int, partial: Path) -> None:
+    out.note(f"continuing after {lines:,} lines, which are in {partial}")
+
+
+def kept(error: BaseException, lines: int, partial: Path) -> BaseException:
+    """The error that ends a translation, saying what is left of it."""
+    if not lines:
+        return error
+    count = "1 line is" if lines == 1 else f"{lines:,} lines are"
+    on = f"{count} translated, in {partial}: the same command goes on after that"
+    if isinstance(error, KeyboardInterrupt):
+        return InterruptedRun(f"interrupted; {on}", signal.SIGINT)
+    if isinstance(error, InterruptedRun):
+        return InterruptedRun(f"{error}; {on}", error.exit_code - 128)
+    if isinstance(error, UserError):
+        told = UserError(f"{error.message}; {on}", file=error.file, line=error.line)
+        return told.with_traceback(error.__traceback__)
+    out.note(f"nmt: {on}")
+    return error
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends what is done here in order."""
+
+    def terminate(number: int, _: object) -> NoReturn:
+        raise InterruptedRun("terminated", number)
+
+    try:
+        previous = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
