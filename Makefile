@@ -13,7 +13,7 @@ help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## Virtual environment in .venv with the exact versions of constraints.txt
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt nmt/kernels.c
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
@@ -43,8 +43,9 @@ format: $(READY)  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Speed of training and translation on this machine
-	$(BIN)/python recipes/bench.py
+# `make bench BENCH='--only translation --model runs/my --lines my.en'`; BENCH=--help lists what there is.
+bench: $(READY)  ## Speed of training and translation on this machine (BENCH=...)
+	PYTHONPATH=recipes $(BIN)/python -P -m bench $(BENCH)
 
 clean:  ## Remove what can be made again; runs/ and corpora/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -148,9 +148,10 @@ def evaluate(
 
 
 def _translate(loaded: LoadedModel, sources: list[str], chosen: dict[str, float]) -> list[str]:
+    from nmt.config_file import changed_search
     from nmt.translator import Translator
 
-    search = loaded.config.search.model_copy(update=chosen)
+    search = changed_search(loaded.config.search, chosen)
     return [t.text for t in Translator.of(loaded, search).translate(sources)]
 
 

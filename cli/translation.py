@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt.cli import output as out
+from nmt.cli.drawing import Drawing
+from nmt.cli.guiding import Guiding
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
+    from nmt.checkpoint import LoadedModel
+    from nmt.config import SearchConfig
+    from nmt.ctranslate2_engine import Engine
     from nmt.partial import Chunk
 
 FORMATS = ("text", "jsonl")
+MEANS = ("probability", "log-probability")
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+ENGINES = ("nmt", "ctranslate2")
 
 
 @dataclass(frozen=True)
@@ -32,14 +40,25 @@ class Options:
     format: str = "text"
     alignment: bool = False
     attention: bool = False
-    batch_tokens: int | None = None
+    batch_tokens: str | None = None  # a number, or "auto"
+    precision: str | None = None
     ensemble: tuple[Path, ...] = ()
+    ensemble_by: str | None = None
     replace_unknown: bool = False
     dictionary: Path | None = None
     restart: bool = False
     device: str = "auto"
+    engine: str = "nmt"
+    drawing: Drawing = field(default_factory=Drawing)
+    guiding: Guiding = field(default_factory=Guiding)
 
     def __post_init__(self) -> None:
+        if self.batch_tokens not in (None, "auto") and not _is_count(self.batch_tokens):
+            raise UserError(f"--batch-tokens {self.batch_tokens} is not a number from 1, or auto")
+        if self.precision not in (None, *PRECISIONS):
+            raise UserError(f"--precision {self.precision} is not known; use {', '.join(PRECISIONS)}")
+        if self.ensemble_by not in (None, *MEANS):
+            raise UserError(f"--ensemble-by {self.ensemble_by} is not known; use {' or '.join(MEANS)}")
         if self.format not in FORMATS:
             raise UserError(f"--format {self.format} is not known; use text or jsonl")
         if self.format == "text":
@@ -52,6 +71,17 @@ class Options:
             raise UserError("--dictionary goes with --replace-unknown; add that")
         if self.restart and self.output is None:
             raise UserError("--restart begins an --output anew; add that")
+        if self.engine not in ENGINES:
+            raise UserError(f"--engine {self.engine} is not known; use {' or '.join(ENGINES)}")
+        if self.engine != "nmt":
+            if self.ensemble:
+                raise UserError(f"--engine {self.engine} translates with one model; leave --ensemble out")
+            if self.device not in ("auto", "cpu"):
+                raise UserError(
+                    f"--engine {self.engine} is for the CPU, not --device {self.device}; leave one out"
+                )
+        self.drawing.check(beam_size=self.beam_size, n_best=self.n_best, engine=self.engine)
+        self.guiding.check(drawn=self.drawing.drawn, engine=self.engine, replace_unknown=self.replace_unknown)
 
 
 class Translating:
@@ -70,31 +100,87 @@ class Translating:
 
         self.options = options
         self._name = name
-        self._loaded = load_model(options.model, choose_device(device))
+        engine = None
+        if options.engine == "nmt":
+            self._loaded = load_model(options.model, choose_device(device))
+            self._search = self._settle(self._loaded.config.search)
+        else:
+            self._loaded, self._search, engine = self._load_engine()
         write = None
         if options.replace_unknown:
             from nmt.unknown import UnknownWords, read_dictionary
 
             dictionary = None if options.dictionary is None else read_dictionary(options.dictionary)
             write = UnknownWords(self._loaded, dictionary)
-        chosen = {name: getattr(options, name) for name in ("beam_size", "length_penalty", "batch_tokens")}
-        given = {name: value for name, value in chosen.items() if value is not None}
-        self._search = self._loaded.config.search.model_copy(update=given)
-        if options.n_best > self._search.beam_size:
-            raise UserError(
-                f"--n-best {options.n_best} is more than the beam of {self._search.beam_size}; "
-                "raise --beam-size"
-            )
+        self._wishes = None
+        if options.guiding.wishes:
+            self._wishes = options.guiding.read(self._loaded.target_tokenizer)
+            if options.guiding.constraints is not None and self._search.beam_groups > 1:
+                raise UserError("--constraints does not go with beam groups; use --beam-groups 1")
         self._others = [load_model(path, choose_device(device)) for path in options.ensemble]
         self._translator = Translator.of(
-            self._loaded, self._search, n_best=options.n_best, ensemble=self._others, write=write
+            self._loaded,
+            self._search,
+            n_best=options.n_best,
+            ensemble=self._others,
+            write=write,
+            engine=engine,
+            draws=options.drawing.draws(options.n_best),
+            utility=options.drawing.utility_of_risk(),
         )
         self._records = Records(self._loaded, options.format == "jsonl", options.alignment, options.attention)
+
+    def _settle(self, search: SearchConfig) -> SearchConfig:
+        """The model's own settings with those of the command line."""
+        from nmt.config_file import changed_search
+
+        options = self.options
+        names = ("beam_size", "length_penalty", "batch_tokens", "precision")
+        given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+        if options.ensemble_by is not None:
+            given["ensemble_by"] = options.ensemble_by
+        if _is_count(options.batch_tokens):
+            given["batch_tokens"] = int(given["batch_tokens"])
+        search = changed_search(search, {**given, **options.guiding.settings_of_search()})
+        if options.n_best > search.beam_size and not options.drawing.drawn:
+            raise UserError(
+                f"--n-best {options.n_best} is more than the beam of {search.beam_size}; raise --beam-size"
+            )
+        return search
+
+    def _load_engine(self) -> tuple[LoadedModel, SearchConfig, Engine]:
+        """CTranslate2, of an export or of a model that is converted on the way."""
+        import torch
+
+        from nmt.checkpoint import CONFIG, find_model
+        from nmt.config_file import load_config
+        from nmt.ctranslate2_engine import is_export, load_engine
+
+        options = self.options
+        folder = find_model(options.model)
+        for name in ("replace_unknown", "alignment", "attention"):
+            if getattr(options, name) and is_export(folder):
+                raise UserError(
+                    f"is an export, which gives no attention for --{name.replace('_', '-')}; name its model",
+                    file=options.model,
+                )
+        search = self._settle(load_config(folder / CONFIG).search)
+        # An export has its precision; another one asked for by name is refused.
+        chosen = options.precision if is_export(folder) else search.precision
+        loaded, engine = load_engine(
+            options.model,
+            search.model_copy(update={"precision": "float32"}),
+            n_best=options.n_best,
+            quantization=chosen,
+            threads=torch.get_num_threads(),
+        )
+        return loaded, search, engine
 
     def translate(self, chunk: Chunk) -> bytes:
         """The records of a chunk; warns of lines that were split."""
         first, lines = chunk
-        translations = self._translator.translate_all(lines)
+        wishes = None if self._wishes is None else self._wishes.of(chunk)
+        translations = self._translator.translate_all(lines, wishes)
         for number, translation in enumerate(translations, start=first):
             if translation.parts > 1:
                 out.warn(
@@ -112,15 +198,22 @@ class Translating:
         options = {
             name: getattr(self.options, name) for name in ("format", "n_best", "alignment", "attention")
         }
+        options |= self.options.drawing.settings(self.options.n_best) | self.options.guiding.settings()
         dictionary = self.options.dictionary
         return {
             "nmt": __version__,
             "model": _sum_of(self._loaded.manifest),
             "ensemble": [_sum_of(other.manifest) for other in self._others],
+            "engine": self.options.engine,
+            "export": self._loaded.manifest.get("export"),
             **{key.replace("_", " "): value for key, value in {**options, **search}.items()},
             "replacement of unknown words": self.options.replace_unknown,
             "dictionary": None if dictionary is None else sha256_of(dictionary),
         }
+
+
+def _is_count(text: str | None) -> bool:
+    return text is not None and text.isascii() and text.isdigit() and int(text) > 0
 
 
 def _sum_of(manifest: dict[str, Any]) -> str:

@@ -287,14 +287,52 @@ class TrainingConfig(Section):
 
 
 class SearchConfig(Section):
-    """Beam search (Wu et al. 2016, sec. 7, for the length penalty)."""
+    """Beam search (Wu et al. 2016, sec. 7, for the length and coverage penalties).
+
+    Lengths are in tokens and count the end of sentence.
+    """
 
     beam_size: int = Field(5, ge=1)
     length_penalty: float = Field(1.0, ge=0)  # 0: none; 1: close to the mean log-probability a token
-    max_length_factor: float = Field(1.5, gt=0)  # longest translation: factor x source tokens + offset
+    normalization: Literal["gnmt", "average"] = "gnmt"  # divide by ((5 + n) / 6)^penalty, or by n^penalty
+    coverage_penalty: float = Field(0.0, ge=0)  # of source words left out; 0: none
+    no_repeat_ngram: int = Field(0, ge=0)  # so many tokens come but once in a row; 0 is off
+    beam_groups: int = Field(1, ge=1)  # diverse beam search (Vijayakumar et al. 2018): divides beam_size
+    diversity: float = Field(0.5, ge=0)  # what a token costs in a group that another has just taken
+    min_length_factor: float = Field(0.0, ge=0)  # shortest translation: factor x source tokens + offset
+    min_length_offset: int = Field(0, ge=0)
+    max_length_factor: float = Field(1.5, ge=0)  # longest translation: factor x source tokens + offset
     max_length_offset: int = Field(20, ge=1)
     max_source_tokens: int = Field(512, ge=8)  # longer lines are split, translated in parts, rejoined
-    batch_tokens: int = Field(2048, ge=1)  # source tokens a batch, padding counted
+    # Source tokens a batch, padding counted. auto: what fits the caches of the cores, or a GPU's memory.
+    batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    # Of matrix products; int8 is for CPUs, float16 for GPUs. Training, scoring and alignment have float32.
+    precision: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    # Of several models: the mean of their probabilities, or of their log-probabilities.
+    ensemble_by: Literal["probability", "log-probability"] = "probability"
+
+    @property
+    def tokens_together(self) -> int:
+        """`batch_tokens`, and for what is not searched but read a middling number in place of "auto"."""
+        return 2048 if self.batch_tokens == "auto" else self.batch_tokens
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> SearchConfig:
+        if self.beam_size % self.beam_groups:
+            raise ValueError(
+                f"search.beam_groups = {self.beam_groups} does not divide search.beam_size = "
+                f"{self.beam_size}; use {_near_divisors(self.beam_size, self.beam_groups)}, or another beam"
+            )
+        # Both are lines: right for the shortest and for the longest source is right for all.
+        for tokens in (2, self.max_source_tokens + 1):
+            least = int(self.min_length_factor * tokens) + self.min_length_offset
+            most = int(self.max_length_factor * tokens) + self.max_length_offset
+            if least > most:
+                raise ValueError(
+                    f"the minimum length is above the maximum: {least} and {most} tokens with the end, for "
+                    f"{tokens - 1} source tokens; lower the one or raise the other"
+                )
+        return self
 
 
 Quantization = Literal[
@@ -326,6 +364,11 @@ class Config(Section):
             raise ValueError(
                 'model.tie_embeddings = "all" needs one vocabulary; '
                 'set tokenizer.shared = true or model.tie_embeddings = "target"'
+            )
+        if self.search.coverage_penalty and isinstance(self.model, RecurrentConfig):
+            raise ValueError(
+                "search.coverage_penalty needs attention over the source, which model.architecture = "
+                '"recurrent" does not have; set it to 0'
             )
         table = isinstance(self.model, TransformerConfig) and self.model.positions == "learned"
         table = table or (isinstance(self.model, LuongConfig) and self.model.score == "location")

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nmt.config import MODEL_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, Config, TokenizerConfig
+from nmt.config import MODEL_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, Config, SearchConfig, TokenizerConfig
 from nmt.errors import UserError
 from nmt.presets import DEFAULT_PRESET, PRESETS, RATES, TRAINING_PRESETS
 
@@ -199,6 +199,17 @@ def _shared(tokenizer: dict[str, Any]) -> bool:
         return TokenizerConfig.model_validate(tokenizer).shared
     except ValidationError:
         return True
+
+
+def changed_search(search: SearchConfig, given: Mapping[str, Any]) -> SearchConfig:
+    """With some keys changed; UserError where they do not go together."""
+    try:
+        return SearchConfig.model_validate({**search.model_dump(), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "value_error":
+            raise UserError(str(first["ctx"]["error"])) from None
+        raise UserError(f"search.{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
 
 
 def _mentioned(message: str) -> Sequence[str]:

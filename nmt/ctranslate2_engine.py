@@ -32,7 +32,7 @@ Ids = Sequence[int]
 # What `Engine` does as our own search does. Any other key must have its default.
 _SEARCH_KEYS = frozenset(
     {
-        *("beam_size", "length_penalty", "max_length_factor", "max_length_offset"),
+        *("beam_size", "length_penalty", "normalization", "max_length_factor", "max_length_offset"),
         *("max_source_tokens", "batch_tokens"),
     }
 )
@@ -69,7 +69,7 @@ class Engine:
       <s> or <unk> is searched once more without them and scored by force-decoding.
 
     The limit of length is one a call, so sentences of one length go together. It cannot do ensembles,
-    attention (`nmt.unknown`), nor any key of SearchConfig beside beam_size, length_penalty,
+    attention (`nmt.unknown`), nor any key of SearchConfig beside beam_size, length_penalty, normalization,
     max_length_factor, max_length_offset, max_source_tokens and batch_tokens.
     """
 
@@ -177,7 +177,8 @@ class Engine:
         return self.search.beam_size > 1 and not self.search.length_penalty
 
     def _hypothesis(self, tokens: tuple[int, ...], log_probability: float) -> Hypothesis:
-        penalty = length_penalty(len(tokens) + 1, self.search.length_penalty)
+        alpha, normalization = self.search.length_penalty, self.search.normalization
+        penalty = length_penalty(len(tokens) + 1, alpha, normalization)
         return Hypothesis(tokens, log_probability, log_probability / penalty)
 
     def _search(
@@ -225,7 +226,7 @@ class Engine:
             max_decoding_length=mode.most - 1,  # a token that is not the end comes last
             min_decoding_length=0,
             max_input_length=0,
-            max_batch_size=max(self.search.batch_tokens, len(sources[0]) + 1),
+            max_batch_size=max(self.search.tokens_together, len(sources[0]) + 1),
             batch_type="tokens",
             return_scores=True,
             asynchronous=True,
@@ -240,7 +241,7 @@ class Engine:
         scored = self._translator.score_batch(
             [self._pieces(source) for source, _ in pairs],
             [[self._target[i] for i in target] for _, target in pairs],
-            max_batch_size=max(self.search.batch_tokens, longest),
+            max_batch_size=max(self.search.tokens_together, longest),
             batch_type="tokens",
             max_input_length=0,
         )

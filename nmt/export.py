@@ -162,7 +162,7 @@ def compare(
         for own, other in zip(log_probabilities, theirs, strict=True)
     ]
     differences = [
-        own / length_penalty(len(other.tokens) + 1, search.length_penalty) - mine.score
+        own / length_penalty(len(other.tokens) + 1, search.length_penalty, search.normalization) - mine.score
         for own, other, mine in zip(log_probabilities, theirs, ours, strict=True)
     ]
     return Comparison(
@@ -226,7 +226,7 @@ def _token_log_probabilities(
     longest = np.array([max(len(s), len(t)) + 1 for s, t in zip(sources, targets, strict=True)])
     order = np.argsort(-longest, kind="stable")
     model = loaded.model
-    for start, end in cut(longest[order], loaded.config.search.batch_tokens):
+    for start, end in cut(longest[order], loaded.config.search.tokens_together):
         batch = order[start:end].tolist()
         source_BS = torch.from_numpy(pad([[*sources[i], EOS] for i in batch], PAD))
         input_BT = torch.from_numpy(pad([[BOS, *targets[i]] for i in batch], PAD))

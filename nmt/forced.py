@@ -5,7 +5,6 @@ B sentences, S and T source and target tokens with their ends, L layers, H heads
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from nmt.checkpoint import LoadedModel
 from nmt.data.batches import cut, pad
 from nmt.data.tokenizer import BOS, EOS, PAD
+from nmt.ensemble import mean_log_probability, readers
 from nmt.errors import UserError
 from nmt.loss import cross_entropy_sum
 from nmt.loss import log_probabilities as log_probabilities_of_rows
@@ -98,21 +98,24 @@ def log_probabilities(
     targets: Sequence[Ids],
     *,
     batch_tokens: int | None = None,
+    by: str = "probability",
 ) -> list[LogProbabilities]:
     """Of each target's tokens and, last, of its end of sentence, in nats.
 
-    Of several models, which have the same vocabularies, the mean of their probabilities counts, as in search.
+    Of several models, which have the same target vocabulary, the mean counts, as in search.
 
     Args:
         batch_tokens: a batch holds as many pairs as fit with pairs x longest side <= this; the first
             model's `search.batch_tokens` where it is not given.
+        by: of `nmt.ensemble.mean_log_probability`.
     """
+    reading = readers(models)
     found: list[LogProbabilities] = [np.empty(0, np.float32)] * len(targets)
     for batch in _batches(models[0], sources, targets, batch_tokens):
         batch_sources, batch_targets = [sources[i] for i in batch], [targets[i] for i in batch]
         of_models = []
-        for loaded in models:
-            hidden_BTD, output_BT = _decode(loaded, batch_sources, batch_targets)
+        for loaded, reader in zip(models, reading, strict=True):
+            hidden_BTD, output_BT = _decode(loaded, [reader(ids) for ids in batch_sources], batch_targets)
             output = loaded.model.embeddings.output
             is_token_BT = output_BT != PAD
             of_models.append(
@@ -120,7 +123,7 @@ def log_probabilities(
                     hidden_BTD[is_token_BT], output.weight, output.bias, output_BT[is_token_BT]
                 )
             )
-        mean_N = torch.stack(of_models).logsumexp(dim=0) - math.log(len(models))
+        mean_N = mean_log_probability(of_models, by)
         # Row by row: the tokens of the first pair, of the second, ...
         ends = np.cumsum([len(target) + 1 for target in batch_targets])[:-1]
         for index, values in zip(batch, np.split(mean_N.float().cpu().numpy(), ends), strict=True):
@@ -134,7 +137,7 @@ def _batches(
     """Indices of pairs, longest first: if memory runs out it does so at once."""
     longest = np.array([max(len(s), len(t)) + 1 for s, t in zip(sources, targets, strict=True)])
     order = np.argsort(-longest, kind="stable")
-    for start, end in cut(longest[order], batch_tokens or loaded.config.search.batch_tokens):
+    for start, end in cut(longest[order], batch_tokens or loaded.config.search.tokens_together):
         yield order[start:end].tolist()
 
 

@@ -124,6 +124,8 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "log_probability": candidate.log_probability,
         "tokens": candidate.tokens,
     }
+    if candidate.utility is not None:
+        found["utility"] = candidate.utility
     if len(candidate.lengths) > 1:
         found["parts"] = candidate.lengths
     return found

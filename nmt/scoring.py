@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
 
 from nmt.checkpoint import LoadedModel
 from nmt.config import SearchConfig
+from nmt.coverage import coverage_penalty
 from nmt.data.tokenizer import EOS
 from nmt.errors import UserError
-from nmt.forced import Ids, LogProbabilities, log_probabilities
+from nmt.forced import Ids, LogProbabilities, attention, log_probabilities
 from nmt.hypotheses import Chosen
 from nmt.search import length_penalty
 from nmt.translator import Translator
@@ -25,7 +30,7 @@ class Scored:
     tokens: tuple[str, ...]  # with the end of sentence, or of each part
     token_log_probabilities: tuple[float, ...] | None  # of each of `tokens`; None: it cannot be scored
     log_probability: float | None  # their sum
-    score: float | None  # divided by the length penalty: by which search ranks
+    score: float | None  # with the length and coverage penalties: by which search ranks
     problem: str | None = None  # why it has no score, or how its score is to be read
 
 
@@ -35,7 +40,7 @@ class Scorer:
     def __init__(
         self, loaded: LoadedModel, search: SearchConfig | None = None, *, ensemble: Sequence[LoadedModel] = ()
     ):
-        """UserError where an ensemble's models have different tokenizers."""
+        """UserError where an ensemble's models have different target vocabularies."""
         self.models = [loaded, *ensemble]
         self.search = search or loaded.config.search
         translator = Translator.of(loaded, self.search, ensemble=ensemble)
@@ -89,15 +94,41 @@ class Scorer:
             self.models,
             [source for source, _ in pairs],
             [target for _, target in pairs],
-            batch_tokens=self.search.batch_tokens,
+            batch_tokens=self.search.tokens_together,
+            by=self.search.ensemble_by,
         )
+        coverage = self._coverage(pairs)
         return [
             [
-                self._join(source, translation, [(pairs[i][1], found[i]) for i in span], problem)
+                self._join(
+                    source,
+                    translation,
+                    [(pairs[i][1], found[i]) for i in span],
+                    problem,
+                    sum(coverage[i] for i in span),
+                )
                 for translation, span, problem in plan
             ]
             for source, plan in zip(ids, plans, strict=True)
         ]
+
+    def _coverage(self, pairs: Sequence[Pair]) -> list[float]:
+        """What the coverage penalty adds to the score of each pair."""
+        beta = self.search.coverage_penalty
+        if not beta or not pairs:
+            return [0.0] * len(pairs)
+        attended: list[Any] = [0.0] * len(pairs)
+        for loaded in self.models:
+            sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
+            for index, weights_LHTS in attention(loaded, sources, targets):
+                mean_TS = weights_LHTS.astype(np.float64).mean(axis=(0, 1))
+                attended[index] = attended[index] + mean_TS.sum(axis=0) / len(self.models)
+        penalties = []
+        for attended_S in attended:
+            sum_11S = torch.from_numpy(attended_S)[None, None]
+            everywhere_1S = torch.ones(1, len(attended_S), dtype=torch.bool)
+            penalties.append(beta * coverage_penalty(sum_11S, everywhere_1S).item())
+        return penalties
 
     def _join(
         self,
@@ -105,6 +136,7 @@ class Scorer:
         translation: Chosen,
         parts: Sequence[tuple[Ids, LogProbabilities]],
         problem: str | None,
+        coverage: float,
     ) -> Scored:
         if problem is not None:
             return Scored(tuple(self.target_tokenizer.pieces(translation.ids)), None, None, None, problem)
@@ -118,10 +150,10 @@ class Scorer:
             sum(sums, 0.0),
             sum(
                 (
-                    total / length_penalty(length, self.search.length_penalty)
+                    total / length_penalty(length, self.search.length_penalty, self.search.normalization)
                     for total, length in zip(sums, lengths, strict=True)
                 ),
-                0.0,
+                coverage,
             ),
             "the source is blank; scored as a translation of the empty sentence"
             if translation.ids and not source

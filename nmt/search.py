@@ -21,8 +21,8 @@ from torch.nn import functional as F
 Device = torch.device | str
 Phrase = tuple[int, ...]  # token ids
 
-# Leaving and joining cost copies, so sentences do both in groups: of this share of the batch.
-_GROUP = 8
+# Leaving and joining cost copies, so sentences do both in groups: of one in so many of the batch.
+_LEAVE, _GROUP = 2, 4
 # On a GPU, asking which sentences are done waits for it: once in so many steps.
 _POLL = 8
 
@@ -63,9 +63,6 @@ class Sentence:
 
     most: int  # what is unfinished there is ended there
     least: int = 1
-    prefix: Phrase = ()
-    required: tuple[Phrase, ...] = ()
-    forbidden: tuple[Phrase, ...] = ()
     seed: int = 0  # of chance, where the method draws
 
 
@@ -298,7 +295,7 @@ class _Batch(Generic[StateT]):
         active, count = self.rows.active, len(self.rows.sentence_B)
         waiting = len(self.sentences) - self.next
         if not waiting:
-            if active and (count - len(active)) * _GROUP >= count:
+            if active and (count - len(active)) * _LEAVE >= count:
                 self._keep(active)
             return bool(active)
         room = max(1, self.room[self.next])
@@ -306,12 +303,13 @@ class _Batch(Generic[StateT]):
         if not active:
             self.rows = Rows.empty(joining, len(self.first_K), self.begin, self.device)
             self._join(list(range(joining)))
-        elif joining * _GROUP >= room:
+        else:
             free = [row for row, sentence in enumerate(self.rows.sentence_B) if sentence < 0]
-            if (joining - len(free)) * _GROUP >= count:  # shorter ones come: more rows
+            if room >= 2 * count and joining > len(free):  # much shorter ones come: more rows
                 self._keep(active + active[:1] * joining)
                 free = list(range(len(active), len(active) + joining))
-            self._join(free[:joining])
+            if min(joining, len(free)) * _GROUP >= min(room, count):
+                self._join(free[:joining])
         return True
 
     def _keep(self, rows: list[int]) -> None:

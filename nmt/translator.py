@@ -5,29 +5,34 @@ B sentences, S source length, K hypotheses, D width, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from nmt import kernels
+from nmt.bayes_risk import expected_utilities
 from nmt.beam import Beam, beam_search
+from nmt.budget import search_all
 from nmt.checkpoint import LoadedModel
 from nmt.config import SearchConfig
+from nmt.constraints import Constraints, Wish, demands_of
+from nmt.coverage import Attended, Coverage
 from nmt.data.batches import pad
 from nmt.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from nmt.ensemble import Reader, mean_log_probability
+from nmt.ensemble import readers as readers_of
 from nmt.errors import UserError
-from nmt.models.packed import packed
-from nmt.parallel import in_threads
+from nmt.models.fast import check_precision, for_search
+from nmt.patterns import Surfaces
+from nmt.sampling import Draws, sample, seed_of
 from nmt.search import Hypothesis, Scores, Sentence
 
 # Lines translated together: enough to fill batches of equal lengths, few enough to keep memory flat.
 CHUNK_LINES = 2000
-# Fewer than these, and one search with all cores is as fast.
-_SENTENCES_A_WORKER = 16
 # Rows of scores at once on a CPU: 64 x 8,000 float32 are 2 MB.
 _PIECE = 64
 _SENTENCE_END = frozenset(".!?。！？…")
@@ -42,11 +47,12 @@ class Candidate:
     log_probability: float
     tokens: tuple[str, ...]
     lengths: tuple[tuple[int, int], ...] = ()  # source and target tokens of each part
+    utility: float | None = None  # expected, 0 to 100, where minimum Bayes risk decided
 
 
 @dataclass(frozen=True)
 class Translation:
-    """The translations of one line, best first; a blank line has one, empty."""
+    """The translations of one line, best first, or samples as drawn; a blank line has one, empty."""
 
     candidates: tuple[Candidate, ...]
     parts: int = 1  # more where the line was longer than the model can take
@@ -66,8 +72,28 @@ class Part:
     ids: Sequence[int]
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is searched for at once: the translation of some tokens, and what is wanted of it."""
+
+    ids: Sequence[int]
+    wish: Wish | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 # From parts and the hypotheses of each to their texts.
 Write = Callable[[Sequence[Part], Sequence[Sequence[Hypothesis]]], list[list[str]]]
+
+
+class SearchEngine(Protocol):
+    """What may search in our place, such as `nmt.ctranslate2_engine.Engine`; limits as `Translator`'s."""
+
+    most_source_tokens: int
+    most_target_tokens: int | None
+
+    def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]: ...
 
 
 class Translator:
@@ -82,24 +108,53 @@ class Translator:
         *,
         n_best: int = 1,
         ensemble: Sequence[Any] = (),
+        readers: Sequence[Reader] = (),
         write: Write | None = None,
+        engine: SearchEngine | None = None,
+        draws: Draws | None = None,
+        utility: str | None = None,
     ):
         """`model` is an nmt.models.Model in evaluation mode, on its device.
 
-        `ensemble` are further models with the same tokenizers; the mean of their probabilities decides.
+        `ensemble` are further models with the same target vocabulary; the mean of their probabilities
+        decides, or of the logarithms (`search.ensemble_by`). `readers` say how each model reads the source; all
+        alike without them.
         `write` makes text of hypotheses in place of the tokenizer.
+        `engine` searches in place of models, which may be None; it has `search` and `n_best` of its own.
+        `draws`, where given, are the hypotheses in place of beam search's, all of them; but with a `utility`,
+        "chrf" or "bleu", the n best are those with the least Bayes risk, each text once.
         """
-        self.models = [model, *ensemble]
+        self.draws, self.utility = draws, utility
+        self.engine = engine
+        self.models = [] if engine is not None else [model, *ensemble]
+        self.readers = list(readers) or [_as_it_is] * len(self.models)
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.search = search
         self.n_best = n_best
         self.write = write or self._write
-        self.device = next(model.parameters()).device
+        self.device = torch.device("cpu") if engine is not None else next(model.parameters()).device
+        wrong = check_precision(search.precision, self.device)
+        if wrong is not None:
+            raise UserError(wrong)
+        if search.coverage_penalty and not all(m.recorded_a_layer for m in self.models):
+            raise UserError(
+                "search.coverage_penalty needs attention over the source, which this model does not have; "
+                "set it to 0"
+            )
         sources = [m.most_source_tokens for m in self.models if m.most_source_tokens is not None]
         targets = [m.most_target_tokens for m in self.models if m.most_target_tokens is not None]
         self.most_source_tokens = min([search.max_source_tokens, *(n - 1 for n in sources)])
         self.most_target_tokens = min(targets, default=None)  # end of sentence included
+        if engine is not None:
+            self.most_source_tokens = engine.most_source_tokens
+            self.most_target_tokens = engine.most_target_tokens
+        least = int(search.min_length_factor * 2) + search.min_length_offset
+        if least > self.longest(1):
+            raise UserError(
+                f"the minimum length of {least} tokens with the end is above the {self.longest(1)} that the "
+                "model has positions for; lower it"
+            )
 
     @classmethod
     def of(
@@ -110,16 +165,11 @@ class Translator:
         n_best: int = 1,
         ensemble: Sequence[LoadedModel] = (),
         write: Write | None = None,
+        engine: SearchEngine | None = None,
+        draws: Draws | None = None,
+        utility: str | None = None,
     ) -> Translator:
-        """From model folders; UserError where an ensemble's models have different tokenizers."""
-        for other in ensemble:
-            pairs = zip(_tokenizers(loaded), _tokenizers(other), strict=True)
-            if any(mine.model != theirs.model for mine, theirs in pairs):
-                raise UserError(
-                    f"has other vocabularies than {loaded.folder}; an ensemble needs models with the same "
-                    "tokenizers",
-                    file=other.folder,
-                )
+        """From model folders; UserError where an ensemble's models have different target vocabularies."""
         return cls(
             loaded.model,
             loaded.source_tokenizer,
@@ -127,7 +177,11 @@ class Translator:
             search or loaded.config.search,
             n_best=n_best,
             ensemble=[other.model for other in ensemble],
+            readers=readers_of([loaded, *ensemble]),
             write=write,
+            engine=engine,
+            draws=draws,
+            utility=utility,
         )
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
@@ -140,12 +194,16 @@ class Translator:
                 chunk = []
         yield from self.translate_all(chunk)
 
-    def translate_all(self, lines: Sequence[str]) -> list[Translation]:
-        """Translate lines together, in batches of similar length."""
+    def translate_all(self, lines: Sequence[str], wishes: Sequence[Wish] | None = None) -> list[Translation]:
+        """Translate lines together, in batches of similar length.
+
+        `wishes`: what is wanted of each; of a blank line nothing. UserError where it cannot be had.
+        """
         parts: list[Part] = []
+        wish_of: list[Wish | None] = []
         parts_of: list[range] = []
         encoded = self.source_tokenizer.encode_all(lines)
-        for line, ids in zip(lines, encoded, strict=True):
+        for number, (line, ids) in enumerate(zip(lines, encoded, strict=True)):
             begin = len(parts)
             if line.strip() and ids:
                 first = 0
@@ -153,7 +211,8 @@ class Translator:
                     parts.append(Part(line, ids, first, part))
                     first += len(part)
             parts_of.append(range(begin, len(parts)))
-        found = self.translate_ids([part.ids for part in parts])
+            wish_of += wishes[number].of_parts(len(parts) - begin) if wishes else [None] * len(parts_of[-1])
+        found = self.translate_ids([part.ids for part in parts], wish_of)
         texts = self.write(parts, found)
         return [
             self._join(
@@ -162,75 +221,158 @@ class Translator:
             for span in parts_of
         ]
 
-    def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
-        """The n best hypotheses of each source (token ids without end of sentence)."""
-        result: list[list[Hypothesis]] = [[] for _ in sources]
-        # Longest first: if memory runs out it does so at once.
-        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-        workers = self._workers(len(sources))
+    def translate_ids(
+        self, sources: Sequence[Sequence[int]], wishes: Sequence[Wish | None] | None = None
+    ) -> list[list[Hypothesis]]:
+        """The n best hypotheses, or all samples, of each source (token ids without end of sentence).
 
-        def work(indices: list[int]) -> None:
-            batch_tokens = self.search.batch_tokens // workers
-            for place, hypotheses in self._search([sources[i] for i in indices], batch_tokens):
-                result[indices[place]] = hypotheses
-
-        if workers == 1:
-            work(order)
-        else:
-            in_threads([partial(work, order[worker::workers]) for worker in range(workers)])
-        return result
-
-    def _workers(self, count: int) -> int:
-        """Searches at once: one a core where there are sentences enough."""
-        cores = torch.get_num_threads() if self.device.type == "cpu" else 1
-        return max(1, min(cores, count // _SENTENCES_A_WORKER))
+        `wishes`: what is wanted of each; only beam search knows of them.
+        """
+        if self.engine is not None:
+            return self.engine.translate_ids(sources)
+        tasks = [Task(*pair) for pair in zip(sources, wishes or [None] * len(sources), strict=True)]
+        return search_all(
+            self._search,
+            tasks,
+            batch_tokens=None if self.search.batch_tokens == "auto" else self.search.batch_tokens,
+            device=self.device,
+            model=self.models[0],
+        )
 
     def longest(self, source_tokens: int) -> int:
         """The most tokens of the translation of so many source tokens, end of sentence included."""
         most = int(self.search.max_length_factor * (source_tokens + 1)) + self.search.max_length_offset
         return most if self.most_target_tokens is None else min(most, self.most_target_tokens)
 
+    def shortest(self, source_tokens: int) -> int:
+        """The fewest tokens of that translation, end of sentence included."""
+        least = int(self.search.min_length_factor * (source_tokens + 1)) + self.search.min_length_offset
+        return max(1, min(least, self.longest(source_tokens)))
+
     @cached_property
     def fast_models(self) -> list[Any]:
         """The models as they are searched with."""
-        return [packed(model) for model in self.models] if self.device.type == "cpu" else self.models
+        recording = self.search.coverage_penalty > 0
+        return [for_search(model, self.search.precision, recording=recording) for model in self.models]
+
+    @cached_property
+    def _surfaces(self) -> Surfaces:
+        return Surfaces.of(self.target_tokenizer)
 
     @torch.inference_mode()
-    def _search(
-        self, sources: Sequence[Sequence[int]], batch_tokens: int
-    ) -> Iterator[tuple[int, list[Hypothesis]]]:
-        """The hypotheses of sources, longest first, with the index of each, as they are found."""
-        beam = Beam(
-            self.search.beam_size,
-            end=EOS,
-            alpha=self.search.length_penalty,
-            n_best=self.n_best,
-            forbidden=[PAD, BOS] if self.target_tokenizer.word_level else [PAD, BOS, UNK],
-            device=self.device,
-        )
-        for index, found in beam_search(
-            self._step,
-            lambda indices: self._start([sources[i] for i in indices]),
-            [Sentence(self.longest(len(source))) for source in sources],
-            beam,
-            begin=BOS,
-            room=[batch_tokens // (len(source) + 1) for source in sources],
-            device=self.device,
-        ):
+    def _search(self, tasks: Sequence[Task], batch_tokens: int) -> Iterator[tuple[int, list[Hypothesis]]]:
+        """The hypotheses of tasks, longest first, with the index of each, as they are found."""
+        sources = [task.ids for task in tasks]
+        forbidden = [PAD, BOS] if self.target_tokenizer.word_level else [PAD, BOS, UNK]
+        room = [batch_tokens // (len(source) + 1) for source in sources]
+
+        def start(indices: list[int]) -> Decoding:
+            return self._start([sources[i] for i in indices])
+
+        if self.draws is None:
+            coverage = Coverage(self.search.coverage_penalty) if self.search.coverage_penalty else None
+            beam = Beam(
+                self.search.beam_size,
+                end=EOS,
+                alpha=self.search.length_penalty,
+                normalization=self.search.normalization,
+                n_best=self.n_best,
+                forbidden=forbidden,
+                no_repeat_ngram=self.search.no_repeat_ngram,
+                groups=self.search.beam_groups,
+                diversity=self.search.diversity,
+                guide=self._guide(tasks),
+                bonus=None if coverage is None else coverage.bonus,
+                device=self.device,
+            )
+            results = beam_search(
+                self._step if coverage is None else partial(self._covering_step, coverage),
+                start,
+                [Sentence(self.longest(len(s)), self.shortest(len(s))) for s in sources],
+                beam,
+                begin=BOS,
+                room=room,
+                device=self.device,
+            )
+        else:
+            seed = self.draws.seed
+            results = sample(
+                self._step,
+                start,
+                [
+                    Sentence(self.longest(len(s)), self.shortest(len(s)), seed=seed_of(seed, s))
+                    for s in sources
+                ],
+                self.draws,
+                begin=BOS,
+                end=EOS,
+                forbidden=forbidden,
+                alpha=self.search.length_penalty,
+                normalization=self.search.normalization,
+                room=room,
+                device=self.device,
+            )
+        for index, found in results:
             if not found:
-                raise UserError("the model gives no finite scores: its weights are damaged; train it again")
+                raise self._nothing_found(tasks[index])
             yield index, found
 
-    def _start(self, sources: Sequence[Sequence[int]]) -> Decoding:
-        source_BS = torch.from_numpy(pad([[*source, EOS] for source in sources], PAD)).to(self.device)
-        memories = tuple(model.encode(source_BS, source_BS != PAD) for model in self.fast_models)
-        states = tuple(model.start(memory) for model, memory in zip(self.fast_models, memories, strict=True))
-        return Decoding(memories, states)
+    def _guide(self, tasks: Sequence[Task]) -> Constraints | None:
+        if not any(task.wish for task in tasks):
+            return None
+        longest = [self.longest(len(task)) for task in tasks]
+        wishes = [task.wish for task in tasks]
+        return Constraints(demands_of(wishes, self.target_tokenizer, self._surfaces, longest), EOS)
 
-    def _step(self, token_BK: Tensor, decoding: Decoding, live_N: Tensor | None) -> tuple[Scores, Decoding]:
+    def _nothing_found(self, task: Task) -> UserError:
+        if task.wish:
+            return task.wish.refuse(
+                "required" if task.wish.required else "forbidden",
+                "no translation was found that has all that is wanted and nothing that is forbidden; ask for "
+                "less, or raise --max-length or --beam-size",
+            )
+        if self.search.no_repeat_ngram and self.shortest(len(task)) > 1:
+            return UserError(
+                f"no translation of {self.shortest(len(task)) - 1} tokens was found without a repetition; "
+                "lower the minimum length, or search.no_repeat_ngram"
+            )
+        return UserError("the model gives no finite scores: its weights are damaged; train it again")
+
+    def _start(self, sources: Sequence[Sequence[int]]) -> Decoding:
+        memories, masks = [], []
+        for model, reader in zip(self.fast_models, self.readers, strict=True):
+            ids = [[*reader(source), EOS] for source in sources]
+            source_BS = torch.from_numpy(pad(ids, PAD)).to(self.device)
+            masks.append(source_BS != PAD)
+            memories.append(model.encode(source_BS, masks[-1]))
+        states = tuple(model.start(memory) for model, memory in zip(self.fast_models, memories, strict=True))
+        attended = Attended.nothing(masks[0]) if self.search.coverage_penalty else None
+        return Decoding(tuple(memories), states, attended)
+
+    def _covering_step(
+        self, coverage: Coverage, token_BK: Tensor, decoding: Decoding, live_N: Tensor | None
+    ) -> tuple[Scores, Decoding]:
+        """As `_step`, and what the coverage penalty needs."""
+        records: list[list[Tensor]] = [[] for _ in self.models]
+        scores, after = self._step(token_BK, decoding, live_N, records)
+        assert decoding.attended is not None
+        attended = decoding.attended.add(records)
+        coverage.see(attended)
+        return scores, replace(after, attended=attended)
+
+    def _step(
+        self,
+        token_BK: Tensor,
+        decoding: Decoding,
+        live_N: Tensor | None,
+        records: list[list[Tensor]] | None = None,
+    ) -> tuple[Scores, Decoding]:
         hidden, states = [], []
-        for model, memory, state in zip(self.fast_models, decoding.memories, decoding.states, strict=True):
-            hidden_ND, next_state = model.step(token_BK, memory, state, live_N)
+        for place, model in enumerate(self.fast_models):
+            recording = {} if records is None else {"record": records[place]}
+            hidden_ND, next_state = model.step(
+                token_BK, decoding.memories[place], decoding.states[place], live_N, **recording
+            )
             hidden.append(hidden_ND.flatten(0, -2))
             states.append(next_state)
         return self._scores(hidden), Decoding(decoding.memories, tuple(states))
@@ -249,10 +391,7 @@ class Translator:
                 yield scores[0], totals[0]
             else:
                 log_probs = [s - t for s, t in zip(scores, totals, strict=True)]
-                yield (
-                    torch.stack(log_probs).logsumexp(dim=0),
-                    torch.full_like(totals[0], math.log(len(scores))),
-                )
+                yield mean_log_probability(log_probs, self.search.ensemble_by), torch.zeros_like(totals[0])
 
     def _write(self, parts: Sequence[Part], found: Sequence[Sequence[Hypothesis]]) -> list[list[str]]:
         return [[self.target_tokenizer.decode(hypothesis.tokens) for hypothesis in part] for part in found]
@@ -265,7 +404,7 @@ class Translator:
     ) -> Translation:
         """The line's translation from the hypotheses of its parts; the n-th best joins the n-th bests."""
         if not parts:
-            return Translation((Candidate("", 0.0, 0.0, ()),))
+            return self._ranked(Translation((Candidate("", 0.0, 0.0, ()),)))
         candidates = []
         for rank in range(max(map(len, parts))):
             ranks = [min(rank, len(part) - 1) for part in parts]
@@ -279,7 +418,20 @@ class Translator:
                     tuple((len(s.ids), len(h.tokens)) for s, h in zip(sources, chosen, strict=True)),
                 )
             )
-        return Translation(tuple(candidates), len(parts))
+        return self._ranked(Translation(tuple(candidates), len(parts)))
+
+    def _ranked(self, translation: Translation) -> Translation:
+        """With the n best by expected utility, if that decides; each text once, as its likeliest sample."""
+        if self.utility is None:
+            return translation
+        utilities = expected_utilities([c.text for c in translation.candidates], self.utility)
+        likeliest: dict[str, Candidate] = {}
+        for candidate, expected in zip(translation.candidates, utilities, strict=True):
+            other = likeliest.get(candidate.text)
+            if other is None or candidate.log_probability > other.log_probability:
+                likeliest[candidate.text] = replace(candidate, utility=expected)
+        best = sorted(likeliest.values(), key=lambda c: (-(c.utility or 0.0), -c.log_probability))
+        return replace(translation, candidates=tuple(best[: self.n_best]))
 
 
 @dataclass(frozen=True)
@@ -288,26 +440,37 @@ class Decoding:
 
     memories: tuple[Any, ...]
     states: tuple[Any, ...]
+    attended: Attended | None = None  # with a coverage penalty
 
     def select(self, beam_BK: Tensor) -> Decoding:
-        return Decoding(self.memories, tuple(state.select(beam_BK) for state in self.states))
+        return Decoding(
+            self.memories,
+            tuple(state.select(beam_BK) for state in self.states),
+            None if self.attended is None else self.attended.select(beam_BK),
+        )
 
     def keep(self, sentences_B: Tensor) -> Decoding:
         return Decoding(
             tuple(memory.keep(sentences_B) for memory in self.memories),
             tuple(state.keep(sentences_B) for state in self.states),
+            None if self.attended is None else self.attended.keep(sentences_B),
         )
 
     def put(self, sentences_R: Tensor, other: Decoding) -> Decoding:
         return Decoding(
             tuple(m.put(sentences_R, new) for m, new in zip(self.memories, other.memories, strict=True)),
             tuple(s.put(sentences_R, new) for s, new in zip(self.states, other.states, strict=True)),
+            None
+            if self.attended is None or other.attended is None
+            else self.attended.put(sentences_R, other.attended),
         )
 
 
 def log_total(scores_NV: Tensor) -> Tensor:
     """log sum exp of each row, (N, 1), in fewer passes than `torch.logsumexp` makes: the largest
     probability p = exp(largest - total)."""
+    if kernels.usable(scores_NV):
+        return kernels.log_total(scores_NV)
     largest = scores_NV.amax(dim=-1, keepdim=True)
     return largest - scores_NV.softmax(dim=-1).amax(dim=-1, keepdim=True).log()
 
@@ -332,8 +495,8 @@ def split_long(ids: Sequence[int], tokenizer: Tokenizer, most: int) -> list[list
     return [*parts, rest]
 
 
-def _tokenizers(loaded: LoadedModel) -> tuple[Tokenizer, Tokenizer]:
-    return loaded.source_tokenizer, loaded.target_tokenizer
+def _as_it_is(ids: Sequence[int]) -> Sequence[int]:
+    return ids
 
 
 def _one_line(text: str) -> str:

@@ -62,7 +62,7 @@ class Validation:
         if not math.isfinite(loss):
             return {"loss": loss}
         beam_size = self.config.training.validation_beam_size
-        search = self.config.search.model_copy(update={"beam_size": beam_size})
+        search = self.config.search.model_copy(update={"beam_size": beam_size, "beam_groups": 1})
         translator = Translator(model, self.data.source_tokenizer, self.data.target_tokenizer, search)
         hypotheses = [t.text for t in translator.translate([source for source, _ in self.pairs])]
         return {

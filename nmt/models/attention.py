@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt import kernels
 from nmt.models.dropout import dropout as drop
 from nmt.models.packed import linear_part
 from nmt.models.positions import RelativePositions, rotate
@@ -47,8 +48,13 @@ class AdditiveAttention(nn.Module):
     def forward(
         self, query_BQD: Tensor, keys_BSA: Tensor, values_BSD: Tensor, mask_BS: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Context (B, Q, D) and weights (B, Q, S); padding gets exactly 0."""
-        scores_BQS = _additive_scores(self.query(query_BQD), keys_BSA, self.energy)
+        """Context (B, Q, D) and weights (B, Q, S); padding, which comes last, gets exactly 0."""
+        query_BQA = self.query(query_BQD)
+        inference = not (self.training or torch.is_grad_enabled())
+        if inference and all(map(kernels.usable, (query_BQA, keys_BSA, values_BSD))):
+            count_B, energy_A = mask_BS.sum(dim=1), self.energy.weight[0]
+            return kernels.attend_additively(query_BQA, count_B, keys_BSA, values_BSD, energy_A)
+        scores_BQS = _additive_scores(query_BQA, keys_BSA, self.energy)
         weights_BQS = _masked_softmax(scores_BQS, mask_BS[:, None])
         return drop(weights_BQS, self.dropout, self.training) @ values_BSD, weights_BQS
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt import kernels
+
 PRECISIONS = ("float32", "bfloat16", "int8")
 
 
@@ -45,10 +47,14 @@ class PackedLinear(nn.Module):
         if self.precision == "bfloat16":
             return _multiply(x.bfloat16(), weight, None if bias_O is None else bias_O.bfloat16()).float()
         x_NI = x.flatten(0, -2)
-        scale_N1 = x_NI.abs().amax(dim=1, keepdim=True).clamp_min_(1e-30).mul_(1 / 127)
-        product_NO = torch._int_mm((x_NI / scale_N1).round_().to(torch.int8), weight)
-        y_NO = (product_NO * scale_N1).mul_(scale_O)
-        y_NO = y_NO if bias_O is None else y_NO.add_(bias_O)
+        if kernels.usable(x_NI):
+            quantized_NI, scale_N1 = kernels.quantize(x_NI)
+            y_NO = kernels.rescale(torch._int_mm(quantized_NI, weight), scale_N1, scale_O, bias_O)
+        else:
+            scale_N1 = x_NI.abs().amax(dim=1, keepdim=True).clamp_min_(1e-30).mul_(1 / 127)
+            product_NO = torch._int_mm((x_NI / scale_N1).round_().to(torch.int8), weight)
+            y_NO = (product_NO * scale_N1).mul_(scale_O)
+            y_NO = y_NO if bias_O is None else y_NO.add_(bias_O)
         return y_NO.view(*x.shape[:-1], -1)
 
     def _pack(self, rows: slice) -> tuple[Any, Any, Tensor | None]:
@@ -85,7 +91,8 @@ def can_pack() -> bool:
 def _with_packed(module: nn.Module, precision: str) -> nn.Module:
     if isinstance(module, nn.Linear):
         fits = module.weight.dtype == torch.float32 and module.weight.device.type == "cpu"
-        return PackedLinear(module, precision) if fits else module
+        # A column or two are no matrix, and torch._int_mm is wrong where there is one input.
+        return PackedLinear(module, precision) if fits and min(module.weight.shape) >= 8 else module
     if getattr(module, "keeps_linear", False):
         return module
     twin = copy.copy(module)

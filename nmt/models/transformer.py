@@ -95,14 +95,19 @@ class Transformer(nn.Module):
         self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None
     ) -> TransformerMemory:
         """The memory of a batch. `record` collects each layer's self-attention weights (B, H, S, S)."""
+        x_BSD = self.encode_source(source_BS, mask_BS, record)
+        projected = [layer.cross_attention.key_value(x_BSD) for layer in self.decoder]  # type: ignore[operator, union-attr]
+        return TransformerMemory(mask_BS, [key for key, _ in projected], [value for _, value in projected])
+
+    def encode_source(self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None) -> Tensor:
+        """The encoder's output (B, S, D); arguments as for `encode`."""
         bias_B11S = additive_mask(mask_BS[:, None, None], self.embeddings.target.weight)
         x_BSD = self.source_positions(self.embeddings.source(source_BS))
         places = self._places(0, source_BS.size(1))
         for layer in self.encoder:
             x_BSD = layer(x_BSD, bias_B11S, record, places)
-        x_BSD = self.encoder_norm(x_BSD)
-        projected = [layer.cross_attention.key_value(x_BSD) for layer in self.decoder]  # type: ignore[operator, union-attr]
-        return TransformerMemory(mask_BS, [key for key, _ in projected], [value for _, value in projected])
+        output_BSD: Tensor = self.encoder_norm(x_BSD)
+        return output_BSD
 
     def decode(
         self, target_BT: Tensor, memory: TransformerMemory, record: list[Tensor] | None = None

@@ -154,7 +154,9 @@ def test_an_ensemble_averages_probabilities(tiny_run: Path, nmt: Nmt) -> None:
     assert one == here("translate", last, "corpus/test.en", "--ensemble", first).stdout
     prepare_folder(nmt.folder)
     nmt("train", "tiny.toml", "--set", "training.max_steps=2", "--set", "tokenizer.vocabulary_size=380")
-    assert "same tokenizers" in nmt.error("translate", RUN, "--ensemble", tiny_run / RUN, stdin=b"a\n")
+    assert "another target vocabulary" in nmt.error(
+        "translate", RUN, "--ensemble", tiny_run / RUN, stdin=b"a\n"
+    )
 
 
 def test_options_that_do_not_go_together(tiny_run: Path, tmp_path: Path) -> None:

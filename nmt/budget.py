@@ -1,0 +1,103 @@
+"""How many sentences are searched together: on several cores at once, and with what memory there is."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence, Sized
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+
+from nmt.errors import UserError
+from nmt.parallel import in_threads
+
+Source = TypeVar("Source", bound=Sized)  # its length is in tokens
+Result = TypeVar("Result")
+# From sources, longest first, and source tokens a batch to each source's index and result, when it is found.
+SearchFor = Callable[[Sequence[Source], int], Iterator[tuple[int, Result]]]
+
+# Source tokens that a core searches together where nothing is asked for: what it works on stays in its cache.
+_TOKENS_A_CORE = 1024
+# Fewer sentences than these, and one search with all cores is as fast.
+_SENTENCES_A_WORKER = 16
+# The share of a GPU's free memory that a batch may take, the rest being for what lives for a moment.
+_SHARE = 0.4
+
+
+def search_all(
+    search: SearchFor[Source, Result],
+    sources: Sequence[Source],
+    *,
+    batch_tokens: int | None,
+    device: torch.device,
+    model: Any,
+) -> list[Result]:
+    """The results of all sources, in their order.
+
+    When memory runs out, what is found is kept and the rest is searched in batches of half the size.
+
+    Args:
+        batch_tokens: source tokens, padding counted, of all cores together; None: what fits the cache of
+            a processor's core, or the free memory of a GPU.
+        model: says by its sizes how much memory a token of a batch takes on a GPU.
+
+    Raises:
+        UserError: there is not memory enough for a single sentence.
+    """
+    found: dict[int, Result] = {}
+    waiting = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+    # Longest first: if memory runs out it does so at once.
+    workers = _workers(len(sources), device)
+    tokens = _fitting(device, workers, model) if batch_tokens is None else batch_tokens
+
+    def work(indices: list[int]) -> None:
+        for place, result in search([sources[i] for i in indices], tokens // workers):
+            found[indices[place]] = result
+
+    while waiting:
+        try:
+            if workers == 1:
+                work(waiting)
+            else:
+                in_threads([partial(work, waiting[worker::workers]) for worker in range(workers)])
+            break
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            waiting = [index for index in waiting if index not in found]
+            longest = len(sources[waiting[0]]) + 1
+            if workers == 1 and tokens < 2 * longest:  # it was alone
+                raise UserError(
+                    f"out of memory with a single sentence of {longest} tokens; lower --beam-size or "
+                    "search.max_source_tokens, or translate on another device"
+                ) from None
+            workers, tokens = 1, max(min(tokens // 2, longest * len(waiting) // 2), longest)
+        # Here, where nothing refers to the failed search any more.
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return [found[index] for index in range(len(sources))]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python found no memory, on any device."""
+    says = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in says)
+    )
+
+
+def _workers(count: int, device: torch.device) -> int:
+    """Searches at once: one a core where there are sentences enough."""
+    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    return max(1, min(cores, count // _SENTENCES_A_WORKER))
+
+
+def _fitting(device: torch.device, workers: int, model: Any) -> int:
+    if device.type != "cuda":
+        return _TOKENS_A_CORE * workers
+    free, _ = torch.cuda.mem_get_info(device)
+    # Keys and values of the source and, for some five hypotheses, of the target, in every layer; scores.
+    numbers = sum(p.size(0) * 12 for p in model.parameters() if p.dim() == 2)
+    return max(_TOKENS_A_CORE, int(free * _SHARE / (4 * numbers)))

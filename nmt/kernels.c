@@ -1,0 +1,225 @@
+/* Inner loops of translation on a CPU, for one core each; `nmt/kernels.py` calls them. No Python in here.
+ *
+ * All numbers are float32, rows are contiguous. The compiler vectorises; every function comes in several
+ * versions, for the widest registers the processor has.
+ */
+
+#include <float.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+#define VERSIONS __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define VERSIONS
+#endif
+#define MOST_WIDTH 256 /* of a head */
+#define INLINE static inline __attribute__((always_inline))
+
+/* exp(x) for x <= 0, relative error below 3e-7; below -87 as at -87, 1e-38. 2^n times a polynomial on +-ln(2)/2. */
+INLINE float exponential(float x) {
+    float clipped = x > -87.0f ? x : -87.0f;
+    int32_t whole = (int32_t)(clipped * 1.44269504088896341f - 0.5f); /* to the nearest */
+    float n = (float)whole;
+    float r = clipped - n * 0.693359375f;
+    r += n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t bits = (whole + 127) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    return p * power;
+}
+
+/* softmax(q k' / sqrt(width)) v for one query, one head and `count` keys. Key j is at keys + stride * j, or at
+ * keys + stride * slots[j]; `scores` is room for count numbers. What is summed up stays in registers. */
+INLINE void attend_head(const float *query, const float *keys, const float *values, const int32_t *slots,
+                        int64_t stride, int64_t count, int64_t width, float scale, float *scores,
+                        float *context) {
+    float q[MOST_WIDTH], sums[MOST_WIDTH], largest = -FLT_MAX, total = 0.0f;
+    for (int64_t i = 0; i < width; i++) q[i] = query[i] * scale;
+    for (int64_t j = 0; j < count; j++) {
+        const float *k = keys + stride * (slots ? slots[j] : j);
+        float sum = 0.0f;
+        for (int64_t i = 0; i < width; i++) sum += q[i] * k[i];
+        scores[j] = sum;
+    }
+    for (int64_t j = 0; j < count; j++) largest = scores[j] > largest ? scores[j] : largest;
+    for (int64_t j = 0; j < count; j++) {
+        scores[j] = exponential(scores[j] - largest);
+        total += scores[j];
+    }
+    for (int64_t i = 0; i < width; i++) sums[i] = 0.0f;
+    for (int64_t j = 0; j < count; j++) {
+        const float *v = values + stride * (slots ? slots[j] : j);
+        float weight = scores[j];
+        for (int64_t i = 0; i < width; i++) sums[i] += weight * v[i];
+    }
+    for (int64_t i = 0; i < width; i++) context[i] = sums[i] / total;
+}
+
+INLINE void attend(const float *query, const float *keys, const float *values, const int32_t *slots,
+                   int64_t stride, int64_t count, int64_t heads, int64_t width, float scale, float *scores,
+                   float *context) {
+    for (int64_t h = 0; h < heads; h++) {
+        int64_t at = h * width;
+        /* Known widths make straight code of the inner loops. */
+        if (width == 32)
+            attend_head(query + at, keys + at, values + at, slots, stride, count, 32, scale, scores,
+                        context + at);
+        else if (width == 64)
+            attend_head(query + at, keys + at, values + at, slots, stride, count, 64, scale, scores,
+                        context + at);
+        else
+            attend_head(query + at, keys + at, values + at, slots, stride, count, width, scale, scores,
+                        context + at);
+    }
+}
+
+/* Self-attention of one more token. Row n is hypothesis place[n] = b * hypotheses + k. Its query, key and
+ * value are projected[n] (3 * heads * width); key and value are written to the cache (B, capacity, 2 * heads *
+ * width), slot length[b] * hypotheses + k, which becomes its ancestor number length[b]. */
+VERSIONS void nmt_attend_to_prefix(const float *projected, const int64_t *place, int64_t rows,
+                                   int64_t hypotheses, const int64_t *length, float *cache, int64_t capacity,
+                                   int32_t *ancestors, int64_t most, int64_t heads, int64_t width, float scale,
+                                   float *scores, float *context) {
+    int64_t model = heads * width;
+    for (int64_t n = 0; n < rows; n++) {
+        int64_t sentence = place[n] / hypotheses, used = length[sentence];
+        int32_t slot = (int32_t)(used * hypotheses + place[n] % hypotheses);
+        float *own = cache + sentence * capacity * 2 * model;
+        int32_t *mine = ancestors + place[n] * most;
+        memcpy(own + (int64_t)slot * 2 * model, projected + n * 3 * model + model, 2 * model * sizeof(float));
+        mine[used] = slot;
+        attend(projected + n * 3 * model, own, own + model, mine, 2 * model, used + 1, heads, width, scale,
+                   scores, context + n * model);
+    }
+}
+
+/* Attention over the source: the first count[b] of the keys and values (B, positions, 2 * heads * width). */
+VERSIONS void nmt_attend_to_source(const float *query, const int64_t *place, int64_t rows, int64_t hypotheses,
+                                   const int64_t *count, const float *memory, int64_t positions, int64_t heads,
+                                   int64_t width, float scale, float *scores, float *context) {
+    int64_t model = heads * width;
+    for (int64_t n = 0; n < rows; n++) {
+        int64_t sentence = place[n] / hypotheses;
+        const float *own = memory + sentence * positions * 2 * model;
+        attend(query + n * model, own, own + model, NULL, 2 * model, count[sentence], heads, width, scale,
+                   scores, context + n * model);
+    }
+}
+
+/* tanh(x), relative error below 1e-6 where it matters: (1 - t) / (1 + t) with t = exp(-2 |x|). */
+INLINE float hyperbolic_tangent(float x) {
+    float size = x < 0.0f ? -x : x, t = exponential(-2.0f * size);
+    float y = (1.0f - t) / (1.0f + t);
+    return x < 0.0f ? -y : y;
+}
+
+/* Additive attention: e_j = energy' tanh(query + keys_j) for the first count[b] of the keys (B, positions,
+ * width); weights (N, positions), 0 beyond; context, the sum of the values (B, positions, value_width). Row n is
+ * of sentence n / queries. */
+VERSIONS void nmt_attend_additively(const float *query, int64_t rows, int64_t queries, const int64_t *count,
+                                    const float *keys, const float *values, int64_t positions, int64_t width,
+                                    int64_t value_width, const float *energy, float *weights, float *context) {
+    for (int64_t n = 0; n < rows; n++) {
+        int64_t sentence = n / queries, most = count[sentence];
+        const float *q = query + n * width, *own = keys + sentence * positions * width;
+        float *e = weights + n * positions, *c = context + n * value_width, largest = -FLT_MAX, total = 0.0f;
+        for (int64_t j = 0; j < most; j++) {
+            const float *k = own + j * width;
+            float sum = 0.0f;
+            for (int64_t i = 0; i < width; i++) sum += energy[i] * hyperbolic_tangent(q[i] + k[i]);
+            e[j] = sum;
+            largest = sum > largest ? sum : largest;
+        }
+        for (int64_t j = 0; j < most; j++) {
+            e[j] = exponential(e[j] - largest);
+            total += e[j];
+        }
+        for (int64_t i = 0; i < value_width; i++) c[i] = 0.0f;
+        for (int64_t j = 0; j < positions; j++) {
+            e[j] = j < most ? e[j] / total : 0.0f;
+            if (j >= most) continue;
+            const float *v = values + (sentence * positions + j) * value_width;
+            float weight = e[j];
+            for (int64_t i = 0; i < value_width; i++) c[i] += weight * v[i];
+        }
+    }
+}
+
+/* The largest score of each row, and sum_v exp(scores[n, v] - largest). */
+VERSIONS void nmt_largest_and_sum(const float *scores, int64_t rows, int64_t vocabulary, float *largest,
+                                  float *sums) {
+    for (int64_t n = 0; n < rows; n++) {
+        const float *row = scores + n * vocabulary;
+        float most = -FLT_MAX, sum = 0.0f;
+        for (int64_t v = 0; v < vocabulary; v++) most = row[v] > most ? row[v] : most;
+        for (int64_t v = 0; v < vocabulary; v++) sum += exponential(row[v] - most);
+        largest[n] = most;
+        sums[n] = sum;
+    }
+}
+
+/* The k largest of each row, largest first; among equals the first. */
+VERSIONS void nmt_top_k(const float *scores, int64_t rows, int64_t vocabulary, int64_t k, float *best,
+                        int64_t *token) {
+    for (int64_t n = 0; n < rows; n++) {
+        const float *row = scores + n * vocabulary;
+        float *b = best + n * k;
+        int64_t *t = token + n * k, found = 0;
+        for (int64_t start = 0; start < vocabulary; start += 64) {
+            int64_t end = start + 64 < vocabulary ? start + 64 : vocabulary;
+            float most = row[start];
+            for (int64_t v = start; v < end; v++) most = row[v] > most ? row[v] : most;
+            if (found == k && most <= b[k - 1]) continue; /* nearly always */
+            for (int64_t v = start; v < end; v++) {
+                if (found == k && row[v] <= b[k - 1]) continue;
+                int64_t place = found < k ? found++ : k - 1;
+                for (; place > 0 && b[place - 1] < row[v]; place--) {
+                    b[place] = b[place - 1];
+                    t[place] = t[place - 1];
+                }
+                b[place] = row[v];
+                t[place] = v;
+            }
+        }
+    }
+}
+
+/* Each row on a scale of its own, 127 being its largest entry: x[n, i] is near q[n, i] * scale[n]. */
+VERSIONS void nmt_quantize(const float *x, int64_t rows, int64_t width, int8_t *q, float *scale) {
+    for (int64_t n = 0; n < rows; n++) {
+        const float *row = x + n * width;
+        int8_t *to = q + n * width;
+        float most = 1e-30f;
+        for (int64_t i = 0; i < width; i++) {
+            float size = row[i] < 0.0f ? -row[i] : row[i];
+            most = size > most ? size : most;
+        }
+        float inverse = 127.0f / most;
+        for (int64_t i = 0; i < width; i++) {
+            float y = row[i] * inverse;
+            to[i] = (int8_t)(int32_t)(y + (y < 0.0f ? -0.5f : 0.5f));
+        }
+        scale[n] = most / 127.0f;
+    }
+}
+
+/* product[n, o] * row_scale[n] * column_scale[o] + bias[o]; without a bias NULL. */
+VERSIONS void nmt_rescale(const int32_t *product, int64_t rows, int64_t width, const float *row_scale,
+                          const float *column_scale, const float *bias, float *y) {
+    for (int64_t n = 0; n < rows; n++) {
+        const int32_t *from = product + n * width;
+        float *to = y + n * width, scale = row_scale[n];
+        if (bias)
+            for (int64_t o = 0; o < width; o++) to[o] = (float)from[o] * (scale * column_scale[o]) + bias[o];
+        else
+            for (int64_t o = 0; o < width; o++) to[o] = (float)from[o] * (scale * column_scale[o]);
+    }
+}

@@ -1,0 +1,172 @@
+"""The Transformer's decoder as search on a CPU calls it: the same function in fewer and longer loops.
+
+`transformer.py` is to be read; this is to be fast. Hypotheses that live are rows of one matrix; keys and
+values lie in slots, a token after the other, and each hypothesis has the list of its own, so that nothing is
+computed for others and nothing is moved when the beam is reordered.
+
+B sentences, S source length, K hypotheses, N of them live, T capacity in tokens, L = T * K slots, D width,
+F = 2D. Masks are True where attention may look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nmt import kernels
+from nmt.models.packed import linear_part
+from nmt.models.rows import Live, put_rows
+from nmt.models.transformer import Transformer
+
+# Tokens that new buffers have room for.
+_CAPACITY = 32
+
+
+@dataclass(frozen=True)
+class SourceMemory:
+    """The encoder's output as each decoder layer reads it, key beside value."""
+
+    mask_BS: Tensor
+    count_B: Tensor
+    layers_BSF: Sequence[Tensor]
+
+    def keep(self, sentences_B: Tensor) -> SourceMemory:
+        layers = [layer[sentences_B] for layer in self.layers_BSF]
+        return SourceMemory(self.mask_BS[sentences_B], self.count_B[sentences_B], layers)
+
+    def put(self, sentences_R: Tensor, other: SourceMemory) -> SourceMemory:
+        layers = [
+            put_rows(mine, sentences_R, new, dim=1)
+            for mine, new in zip(self.layers_BSF, other.layers_BSF, strict=True)
+        ]
+        mask_BS = put_rows(self.mask_BS, sentences_R, other.mask_BS, dim=1)
+        return SourceMemory(mask_BS, self.count_B.index_copy(0, sentences_R, other.count_B), layers)
+
+
+@dataclass(frozen=True)
+class PrefixState:
+    """Keys and values of what is decoded, and which of them each hypothesis has come by."""
+
+    layers_BLF: Sequence[Tensor]  # slot t * K + k: token t of what was hypothesis k then
+    ancestors_BKT: Tensor  # int32: slots of a hypothesis's tokens
+    length_B: Tensor  # tokens of a sentence's hypotheses
+    longest: int = 0  # of them
+
+    def select(self, beam_BK: Tensor) -> PrefixState:
+        index_BKT = beam_BK[:, :, None].expand(-1, -1, self.ancestors_BKT.size(2))
+        return replace(self, ancestors_BKT=self.ancestors_BKT.gather(1, index_BKT))
+
+    def keep(self, sentences_B: Tensor) -> PrefixState:
+        length_B = self.length_B[sentences_B]
+        longest = int(length_B.max()) if len(length_B) else 0
+        slots = longest * self.ancestors_BKT.size(1)
+
+        def kept(layer_BLF: Tensor) -> Tensor:
+            fresh = layer_BLF.new_empty(len(sentences_B), *layer_BLF.shape[1:])
+            fresh[:, :slots] = layer_BLF[:, :slots][sentences_B]
+            return fresh
+
+        layers = [kept(layer) for layer in self.layers_BLF]
+        return PrefixState(layers, self.ancestors_BKT[sentences_B], length_B, longest)
+
+    def put(self, sentences_R: Tensor, other: PrefixState) -> PrefixState:
+        """`other` has decoded nothing, so what stands in its slots does not matter."""
+        length_B = self.length_B.index_copy(0, sentences_R, other.length_B)
+        return replace(self, length_B=length_B, longest=int(length_B.max()))
+
+    def with_room(self, hypotheses: int, layers: int, width: int, like: Tensor) -> PrefixState:
+        """With buffers that hold one more token."""
+        capacity = self.ancestors_BKT.size(2)
+        if self.layers_BLF and self.longest < capacity:
+            return self
+        capacity = max(_CAPACITY, 2 * capacity)
+        sentences = len(self.length_B)
+        fresh = [like.new_empty((sentences, capacity * hypotheses, 2 * width)) for _ in range(layers)]
+        for layer, before in zip(fresh, self.layers_BLF, strict=False):
+            layer[:, : before.size(1)] = before
+        ancestors_BKT = self.ancestors_BKT.new_zeros((sentences, hypotheses, capacity))
+        ancestors_BKT[:, :, : self.ancestors_BKT.size(2)] = self.ancestors_BKT
+        return replace(self, layers_BLF=fresh, ancestors_BKT=ancestors_BKT)
+
+
+class FastTransformer:
+    """A Transformer whose linear layers are packed, for inference. See `nmt.models.seam.Model`."""
+
+    def __init__(self, model: Transformer):
+        self.model = model
+        self.embeddings = model.embeddings
+        self.most_source_tokens, self.most_target_tokens = model.most_source_tokens, model.most_target_tokens
+
+    @staticmethod
+    def can_run(model: nn.Module) -> bool:
+        """Whether there is such a form of the model on this machine."""
+        return (
+            isinstance(model, Transformer)
+            and model.rotary_width is None
+            and model.relative_distance is None
+            and kernels.usable(model.embeddings.target.weight)
+            and all(
+                layer.self_attention.heads * kernels.MOST_HEAD_WIDTH >= model.embeddings.target.embedding_dim
+                for layer in list[Any](model.decoder)
+            )
+        )
+
+    def encode(self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None) -> SourceMemory:
+        """The memory of a batch."""
+        x_BSD = self.model.encode_source(source_BS, mask_BS, record)
+        width = x_BSD.size(-1)
+        layers: list[Any] = list(self.model.decoder)
+        projected = [linear_part(layer.cross_attention.input, x_BSD, slice(width, None)) for layer in layers]
+        return SourceMemory(mask_BS, mask_BS.sum(dim=1), projected)
+
+    def start(self, memory: SourceMemory) -> PrefixState:
+        """The state before the first token: one empty hypothesis a sentence."""
+        sentences = len(memory.count_B)
+        ancestors_BKT = torch.zeros((sentences, 1, 0), dtype=torch.int32)
+        return PrefixState([], ancestors_BKT, torch.zeros(sentences, dtype=torch.long))
+
+    def step(
+        self, token_BK: Tensor, memory: SourceMemory, state: PrefixState, live_N: Tensor | None = None
+    ) -> tuple[Tensor, PrefixState]:
+        """One token further: hidden (B, K, D), of those that live (N, D), and the next state."""
+        model, live = self.model, Live.among(token_BK, live_N)
+        layers: list[Any] = list(model.decoder)
+        state = state.with_room(
+            live.hypotheses, len(layers), self.embeddings.target.embedding_dim, self.embeddings.target.weight
+        )
+        place_N = torch.arange(token_BK.numel()) if live_N is None else live_N
+        position_N1 = state.length_B[place_N // live.hypotheses, None]
+        token_N1 = token_BK.flatten()[place_N, None]
+        x_ND = model.target_positions.at(self.embeddings.target(token_N1), position_N1).squeeze(1)
+        for layer, source_BSF, prefix_BLF in zip(layers, memory.layers_BSF, state.layers_BLF, strict=True):
+            projected_NE = layer.self_attention.input(layer.self_residual.enter(x_ND))
+            context_ND = kernels.attend_to_prefix(
+                projected_NE,
+                place_N,
+                live.hypotheses,
+                state.length_B,
+                prefix_BLF,
+                state.ancestors_BKT,
+                layer.self_attention.heads,
+            )
+            x_ND = layer.self_residual.leave(x_ND, layer.self_attention.output(context_ND))
+            entered_ND = layer.cross_residual.enter(x_ND)
+            query_ND = linear_part(layer.cross_attention.input, entered_ND, slice(0, x_ND.size(1)))
+            context_ND = kernels.attend_to_source(
+                query_ND, place_N, live.hypotheses, memory.count_B, source_BSF, layer.cross_attention.heads
+            )
+            x_ND = layer.cross_residual.leave(x_ND, layer.cross_attention.output(context_ND))
+            inner_ND = layer.feed_forward(layer.feed_forward_residual.enter(x_ND))
+            x_ND = layer.feed_forward_residual.leave(x_ND, inner_ND)
+        hidden_ND = model.decoder_norm(x_ND)
+        if live_N is None:
+            hidden_ND = hidden_ND.view(live.sentences, live.hypotheses, -1)
+        return hidden_ND, replace(state, length_B=state.length_B + 1, longest=state.longest + 1)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits: (..., D) -> (..., V)."""
+        return self.embeddings.project(hidden)

@@ -1,0 +1,72 @@
+"""What matrix products cost at best: the bound of everything else."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nmt.models.packed import PackedLinear, can_pack
+
+# Rows, width, outputs. The first is the output layer of a small model for a batch of hypotheses.
+SHAPES = ((320, 128, 8000), (2048, 2048, 2048))
+# The largest product of a training step of Transformer-tiny.
+TRAINING_SHAPE = (3500, 128, 256)
+
+
+def measure(shapes: tuple[tuple[int, int, int], ...] = SHAPES, seconds: float = 0.5) -> list[dict[str, Any]]:
+    """A row a product: `kind`, `shape`, and `gflops`, 1e9 operations a second; None: torch lacks it."""
+    rows = []
+    for shape in shapes:
+        for kind, make in KINDS.items():
+            with torch.inference_mode():
+                try:
+                    speed = _speed(make(*shape), shape, seconds)
+                except (RuntimeError, NotImplementedError):
+                    speed = None
+            rows.append({"kind": kind, "shape": list(shape), "gflops": speed})
+    return rows
+
+
+def _speed(product: Callable[[], Tensor], shape: tuple[int, int, int], seconds: float) -> float:
+    """The median of runs of one product, in 1e9 operations a second, an addition and a product being two."""
+    n, width, outputs = shape
+    product()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 5:
+        began = time.perf_counter()
+        product()
+        times.append(time.perf_counter() - began)
+    return 2 * n * width * outputs / statistics.median(times) / 1e9
+
+
+def _linear(n: int, width: int, outputs: int, kind: torch.dtype = torch.float32) -> Callable[[], Tensor]:
+    x, weight = torch.randn(n, width).to(kind), torch.randn(outputs, width).to(kind)
+    return lambda: nn.functional.linear(x, weight)
+
+
+def _packed(n: int, width: int, outputs: int) -> Callable[[], Tensor]:
+    if not can_pack():
+        raise NotImplementedError
+    x, layer = torch.randn(n, width), PackedLinear(nn.Linear(width, outputs, bias=False))
+    return lambda: layer(x)
+
+
+def _int8(n: int, width: int, outputs: int) -> Callable[[], Tensor]:
+    x = torch.randint(-127, 128, (n, width), dtype=torch.int8)
+    weight = torch.randint(-127, 128, (outputs, width), dtype=torch.int8).t()
+    return lambda: torch._int_mm(x, weight)
+
+
+KINDS: dict[str, Callable[..., Callable[[], Tensor]]] = {
+    "F.linear float32": _linear,
+    "packed oneDNN float32": _packed,
+    "F.linear bfloat16": partial(_linear, kind=torch.bfloat16),
+    "torch._int_mm int8": _int8,
+}
