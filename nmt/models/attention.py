@@ -50,7 +50,7 @@ class AdditiveAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Context (B, Q, D) and weights (B, Q, S); padding, which comes last, gets exactly 0."""
         query_BQA = self.query(query_BQD)
-        inference = not (self.training or torch.is_grad_enabled())
+        inference = not torch.is_grad_enabled() and not (self.training and self.dropout)
         if inference and all(map(kernels.usable, (query_BQA, keys_BSA, values_BSD))):
             count_B, energy_A = mask_BS.sum(dim=1), self.energy.weight[0]
             return kernels.attend_additively(query_BQA, count_B, keys_BSA, values_BSD, energy_A)
