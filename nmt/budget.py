@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from nmt.errors import UserError
-from nmt.parallel import in_threads
+from nmt.parallel import can_fork, in_processes, in_threads
 
 Source = TypeVar("Source", bound=Sized)  # its length is in tokens
 Result = TypeVar("Result")
@@ -18,9 +18,11 @@ Result = TypeVar("Result")
 SearchFor = Callable[[Sequence[Source], int], Iterator[tuple[int, Result]]]
 
 # Source tokens that a core searches together where nothing is asked for: what it works on stays in its cache.
-_TOKENS_A_CORE = 1024
+_TOKENS_A_CORE = 2048
 # Fewer sentences than these, and one search with all cores is as fast.
 _SENTENCES_A_WORKER = 16
+# From so many on a process of its own is worth its start, some hundredths of a second.
+_SENTENCES_A_PROCESS = 100
 # The share of a GPU's free memory that a batch may take, the rest being for what lives for a moment.
 _SHARE = 0.4
 
@@ -57,10 +59,15 @@ def search_all(
 
     while waiting:
         try:
+            shares = [waiting[worker::workers] for worker in range(workers)]
             if workers == 1:
                 work(waiting)
+            elif len(waiting) >= _SENTENCES_A_PROCESS * workers and can_fork():
+                tasks = [partial(search, [sources[i] for i in share], tokens // workers) for share in shares]
+                for worker, (place, result) in in_processes(tasks):
+                    found[shares[worker][place]] = result
             else:
-                in_threads([partial(work, waiting[worker::workers]) for worker in range(workers)])
+                in_threads([partial(work, share) for share in shares])
             break
         except Exception as error:
             if not is_out_of_memory(error):

@@ -33,8 +33,8 @@ from nmt.search import Hypothesis, Scores, Sentence
 
 # Lines translated together: enough to fill batches of equal lengths, few enough to keep memory flat.
 CHUNK_LINES = 2000
-# Rows of scores at once on a CPU: 64 x 8,000 float32 are 2 MB.
-_PIECE = 64
+# Rows of scores at once on a CPU: 32 x 8,000 float32 are 1 MB, a core's cache.
+_PIECE = 32
 _SENTENCE_END = frozenset(".!?。！？…")
 
 
@@ -117,8 +117,8 @@ class Translator:
         """`model` is an nmt.models.Model in evaluation mode, on its device.
 
         `ensemble` are further models with the same target vocabulary; the mean of their probabilities
-        decides, or of the logarithms (`search.ensemble_by`). `readers` say how each model reads the source; all
-        alike without them.
+        decides, or of the logarithms (`search.ensemble_by`). `readers` say how each model reads the source;
+        all alike without them.
         `write` makes text of hypotheses in place of the tokenizer.
         `engine` searches in place of models, which may be None; it has `search` and `n_best` of its own.
         `draws`, where given, are the hypotheses in place of beam search's, all of them; but with a `utility`,

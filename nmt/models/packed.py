@@ -31,6 +31,8 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.precision = precision
+        # The call of the library takes longer than such a product gains by it.
+        self.plain = precision == "float32" and linear.weight.numel() < 1 << 17
         self.weight_OI, self.bias_O = linear.weight.detach(), linear.bias
         self._packed: dict[tuple[int, int], tuple[Any, Any, Tensor | None]] = {}
         self._pack(slice(None))
@@ -42,6 +44,8 @@ class PackedLinear(nn.Module):
     def part(self, x: Tensor, rows: slice) -> Tensor:
         """Some of the outputs."""
         weight, scale_O, bias_O = self._pack(rows)
+        if self.plain:
+            return F.linear(x, weight, bias_O)
         if self.precision == "float32":
             return _multiply(x, weight, bias_O)
         if self.precision == "bfloat16":
@@ -69,7 +73,9 @@ class PackedLinear(nn.Module):
                 weight: Tensor = (weight_OI / scale_O[:, None]).round().to(torch.int8).t()
             else:
                 kind = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-                weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.to(kind))
+                weight = weight_OI.to(kind)
+                if not self.plain:
+                    weight = torch.ops.mkldnn._reorder_linear_weight(weight)
             self._packed[start, stop] = weight, scale_O, bias_O
         return self._packed[start, stop]
 
