@@ -51,11 +51,11 @@ def in_threads(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
 
 def can_fork() -> bool:
     """Whether a copy of this process can work on: not on every system, and not with a GPU in use."""
-    return sys.platform == "linux" and not torch.cuda.is_initialized()
+    return sys.platform == "linux" and not bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def in_processes(tasks: Sequence[Callable[[], Iterator[Result]]]) -> Iterator[tuple[int, Result]]:
-    """What the tasks yield, with the task's place, as it comes; each works in a copy of this process, on a core.
+    """What the tasks yield, as it comes, with the task's place; each works in a copy of this process.
 
     The first error of a task is raised and the others are ended, as they are when the caller stops.
     A process that dies, as for want of memory, is a MemoryError.

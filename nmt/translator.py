@@ -379,7 +379,8 @@ class Translator:
 
     def _scores(self, hidden: list[Tensor]) -> Scores:
         """Of the vectors of each model that are to be projected, (N, D), in pieces."""
-        size = _PIECE if self.device.type == "cpu" else len(hidden[0])
+        # Wider matrices are longer in coming, and pay for more rows.
+        size = max(_PIECE, hidden[0].size(1) // 4) if self.device.type == "cpu" else len(hidden[0])
         for start in range(0, len(hidden[0]), size):
             piece = slice(start, start + size)
             scores = [
