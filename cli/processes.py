@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -74,10 +75,8 @@ def _run_children(options: Options, shards: Shards) -> None:
 
 def _raise_what_it_said(process: int, count: int, child: SpawnProcess, receiving: Connection) -> None:
     if receiving.poll():
-        try:
+        with contextlib.suppress(EOFError):  # it died before it said anything
             raise receiving.recv()
-        except EOFError:
-            pass
     if child.exitcode:
         number = -child.exitcode
         how = f"was killed by signal {number}" if number > 0 else f"ended with exit code {child.exitcode}"

@@ -27,15 +27,19 @@ class Guide(Protocol):
 
     extra: int
 
-    def edit(self, rows: Rows, scores_nV: Tensor, flat_n: Tensor, spared_nV: Tensor | None) -> None: ...
+    def edit(self, rows: Rows, scores_nV: Tensor, flat_n: Tensor, spared_nV: Tensor | None) -> None:
+        """Make what must not come -inf."""
 
-    def further(self, flat_n: Tensor) -> Tensor: ...
+    def further(self, flat_n: Tensor) -> Tensor:
+        """`extra` more candidates of each hypothesis: (n, E) tokens."""
 
     def allocate(
         self, row: int, score_KC: Tensor, token_KC: Tensor, ending_K: Tensor, places: int
-    ) -> tuple[list[tuple[float, int, int]], list[int]] | None: ...
+    ) -> tuple[list[tuple[float, int, int]], list[int]] | None:
+        """Extensions (log-probability, hypothesis, token) and endings that take the places of a sentence."""
 
-    def end_step(self) -> None: ...
+    def end_step(self) -> None:
+        """All pieces of a step have been seen."""
 
 
 @dataclass

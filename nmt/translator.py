@@ -11,25 +11,23 @@ from functools import cached_property, partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
-from nmt import kernels
 from nmt.bayes_risk import expected_utilities
 from nmt.beam import Beam, beam_search
 from nmt.budget import search_all
 from nmt.checkpoint import LoadedModel
 from nmt.config import SearchConfig
 from nmt.constraints import Constraints, Wish, demands_of
-from nmt.coverage import Attended, Coverage
-from nmt.data.batches import pad
+from nmt.coverage import Coverage
 from nmt.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
-from nmt.ensemble import Reader, mean_log_probability
+from nmt.decoding import Decoder, Decoding
+from nmt.ensemble import Reader
 from nmt.ensemble import readers as readers_of
 from nmt.errors import UserError
 from nmt.models.fast import check_precision, for_search
 from nmt.patterns import Surfaces
 from nmt.sampling import Draws, sample, seed_of
-from nmt.search import Hypothesis, Scores, Sentence
+from nmt.search import Hypothesis, Sentence
 
 # Lines translated together: enough to fill batches of equal lengths, few enough to keep memory flat.
 CHUNK_LINES = 2000
@@ -250,10 +248,15 @@ class Translator:
         return max(1, min(least, self.longest(source_tokens)))
 
     @cached_property
-    def fast_models(self) -> list[Any]:
+    def _decoder(self) -> Decoder:
         """The models as they are searched with."""
-        recording = self.search.coverage_penalty > 0
-        return [for_search(model, self.search.precision, recording=recording) for model in self.models]
+        search = self.search
+        return Decoder(
+            [for_search(m, search.precision, recording=search.coverage_penalty > 0) for m in self.models],
+            self.readers,
+            ensemble_by=search.ensemble_by,
+            device=self.device,
+        )
 
     @cached_property
     def _surfaces(self) -> Surfaces:
@@ -266,11 +269,13 @@ class Translator:
         forbidden = [PAD, BOS] if self.target_tokenizer.word_level else [PAD, BOS, UNK]
         room = [batch_tokens // (len(source) + 1) for source in sources]
 
+        coverage = Coverage(self.search.coverage_penalty) if self.search.coverage_penalty else None
+        decoder = self._decoder
+
         def start(indices: list[int]) -> Decoding:
-            return self._start([sources[i] for i in indices])
+            return decoder.start([sources[i] for i in indices], attending=coverage is not None)
 
         if self.draws is None:
-            coverage = Coverage(self.search.coverage_penalty) if self.search.coverage_penalty else None
             beam = Beam(
                 self.search.beam_size,
                 end=EOS,
@@ -286,7 +291,7 @@ class Translator:
                 device=self.device,
             )
             results = beam_search(
-                self._step if coverage is None else partial(self._covering_step, coverage),
+                decoder.step if coverage is None else partial(decoder.attending_step, coverage.see),
                 start,
                 [Sentence(self.longest(len(s)), self.shortest(len(s))) for s in sources],
                 beam,
@@ -297,7 +302,7 @@ class Translator:
         else:
             seed = self.draws.seed
             results = sample(
-                self._step,
+                decoder.step,
                 start,
                 [
                     Sentence(self.longest(len(s)), self.shortest(len(s)), seed=seed_of(seed, s))
@@ -338,62 +343,6 @@ class Translator:
             )
         return UserError("the model gives no finite scores: its weights are damaged; train it again")
 
-    def _start(self, sources: Sequence[Sequence[int]]) -> Decoding:
-        memories, masks = [], []
-        for model, reader in zip(self.fast_models, self.readers, strict=True):
-            ids = [[*reader(source), EOS] for source in sources]
-            source_BS = torch.from_numpy(pad(ids, PAD)).to(self.device)
-            masks.append(source_BS != PAD)
-            memories.append(model.encode(source_BS, masks[-1]))
-        states = tuple(model.start(memory) for model, memory in zip(self.fast_models, memories, strict=True))
-        attended = Attended.nothing(masks[0]) if self.search.coverage_penalty else None
-        return Decoding(tuple(memories), states, attended)
-
-    def _covering_step(
-        self, coverage: Coverage, token_BK: Tensor, decoding: Decoding, live_N: Tensor | None
-    ) -> tuple[Scores, Decoding]:
-        """As `_step`, and what the coverage penalty needs."""
-        records: list[list[Tensor]] = [[] for _ in self.models]
-        scores, after = self._step(token_BK, decoding, live_N, records)
-        assert decoding.attended is not None
-        attended = decoding.attended.add(records)
-        coverage.see(attended)
-        return scores, replace(after, attended=attended)
-
-    def _step(
-        self,
-        token_BK: Tensor,
-        decoding: Decoding,
-        live_N: Tensor | None,
-        records: list[list[Tensor]] | None = None,
-    ) -> tuple[Scores, Decoding]:
-        hidden, states = [], []
-        for place, model in enumerate(self.fast_models):
-            recording = {} if records is None else {"record": records[place]}
-            hidden_ND, next_state = model.step(
-                token_BK, decoding.memories[place], decoding.states[place], live_N, **recording
-            )
-            hidden.append(hidden_ND.flatten(0, -2))
-            states.append(next_state)
-        return self._scores(hidden), Decoding(decoding.memories, tuple(states))
-
-    def _scores(self, hidden: list[Tensor]) -> Scores:
-        """Of the vectors of each model that are to be projected, (N, D), in pieces."""
-        # Wider matrices are longer in coming, and pay for more rows.
-        size = max(_PIECE, hidden[0].size(1) // 4) if self.device.type == "cpu" else len(hidden[0])
-        for start in range(0, len(hidden[0]), size):
-            piece = slice(start, start + size)
-            scores = [
-                model.project(hidden_ND[piece]).float()
-                for model, hidden_ND in zip(self.fast_models, hidden, strict=True)
-            ]
-            totals = [log_total(scores_nV) for scores_nV in scores]
-            if len(scores) == 1:
-                yield scores[0], totals[0]
-            else:
-                log_probs = [s - t for s, t in zip(scores, totals, strict=True)]
-                yield mean_log_probability(log_probs, self.search.ensemble_by), torch.zeros_like(totals[0])
-
     def _write(self, parts: Sequence[Part], found: Sequence[Sequence[Hypothesis]]) -> list[list[str]]:
         return [[self.target_tokenizer.decode(hypothesis.tokens) for hypothesis in part] for part in found]
 
@@ -433,47 +382,6 @@ class Translator:
                 likeliest[candidate.text] = replace(candidate, utility=expected)
         best = sorted(likeliest.values(), key=lambda c: (-(c.utility or 0.0), -c.log_probability))
         return replace(translation, candidates=tuple(best[: self.n_best]))
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """The state of search: what the decoder of each model reads and what it remembers."""
-
-    memories: tuple[Any, ...]
-    states: tuple[Any, ...]
-    attended: Attended | None = None  # with a coverage penalty
-
-    def select(self, beam_BK: Tensor) -> Decoding:
-        return Decoding(
-            self.memories,
-            tuple(state.select(beam_BK) for state in self.states),
-            None if self.attended is None else self.attended.select(beam_BK),
-        )
-
-    def keep(self, sentences_B: Tensor) -> Decoding:
-        return Decoding(
-            tuple(memory.keep(sentences_B) for memory in self.memories),
-            tuple(state.keep(sentences_B) for state in self.states),
-            None if self.attended is None else self.attended.keep(sentences_B),
-        )
-
-    def put(self, sentences_R: Tensor, other: Decoding) -> Decoding:
-        return Decoding(
-            tuple(m.put(sentences_R, new) for m, new in zip(self.memories, other.memories, strict=True)),
-            tuple(s.put(sentences_R, new) for s, new in zip(self.states, other.states, strict=True)),
-            None
-            if self.attended is None or other.attended is None
-            else self.attended.put(sentences_R, other.attended),
-        )
-
-
-def log_total(scores_NV: Tensor) -> Tensor:
-    """log sum exp of each row, (N, 1), in fewer passes than `torch.logsumexp` makes: the largest
-    probability p = exp(largest - total)."""
-    if kernels.usable(scores_NV):
-        return kernels.log_total(scores_NV)
-    largest = scores_NV.amax(dim=-1, keepdim=True)
-    return largest - scores_NV.softmax(dim=-1).amax(dim=-1, keepdim=True).log()
 
 
 def split_long(ids: Sequence[int], tokenizer: Tokenizer, most: int) -> list[list[int]]:

@@ -233,7 +233,7 @@ class Inside:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        """Nothing is open."""
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ ALLOWED: dict[str, set[str]] = {
         *("nmt.config", "nmt.config_file", "nmt.errors", "nmt.files"),
         *("nmt.data.prepare", "nmt.data.tokenizer", "nmt.models"),
     },
+    "nmt.decoding": {*("nmt.coverage", "nmt.data.*", "nmt.ensemble", "nmt.kernels", "nmt.search")},
     "nmt.translator": {
         "nmt.checkpoint",
         "nmt.config",
@@ -78,6 +79,7 @@ ALLOWED: dict[str, set[str]] = {
         "nmt.bayes_risk",
         "nmt.beam",
         "nmt.budget",
+        "nmt.decoding",
         "nmt.ensemble",
         *("nmt.constraints", "nmt.coverage", "nmt.patterns"),
         "nmt.kernels",

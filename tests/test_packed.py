@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.beam import Beam, beam_search
+from nmt.decoding import Decoding, log_total
 from nmt.models.fast import for_search
 from nmt.models.packed import PRECISIONS, PackedLinear, can_pack, linear_part, packed
 from nmt.search import Hypothesis, Sentence
-from nmt.translator import Decoding, log_total
 
 pytestmark = pytest.mark.skipif(
     not can_pack(), reason="this build of torch has no oneDNN with packed weights"

@@ -95,7 +95,7 @@ def test_continued_and_with_several_processes(tiny_run: Path, tmp_path: Path) ->
     expected = (tmp_path / "out").read_text()
     assert [line.startswith(f"{n} mal") for n, line in enumerate(expected.split("\n")[:-1])] == [True] * 2600
     with nmt.start(*command[:3], "--output", tmp_path / "two", *options, "--processes", "2") as process:
-        pass
+        process.wait()
     assert process.returncode == 0
     assert (tmp_path / "two").read_text() == expected
 

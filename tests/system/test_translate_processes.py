@@ -66,8 +66,8 @@ def test_blocks_share_out_the_lines(tmp_path: Path, lines: int, count: int) -> N
 @pytest.mark.slow
 def test_nothing_to_do(tiny_run: Path, tmp_path: Path) -> None:
     nmt, source = Nmt(tiny_run), write_lines(tmp_path / "in", [])
-    with nmt.start(*command(source, tmp_path / "out", "--processes", "2")):
-        pass
+    with nmt.start(*command(source, tmp_path / "out", "--processes", "2")) as process:
+        process.wait()
     assert (tmp_path / "out").read_bytes() == b""
     assert files(tmp_path) == {"in", "out"}
 
@@ -189,7 +189,7 @@ def test_a_rank_that_was_complete_before_waits_for_the_others(tiny_run: Path, tm
         assert zero.poll() is None
         assert not output.exists()
         with start(1) as one:
-            pass
+            one.wait()
     assert (zero.returncode, one.returncode) == (0, 0)
     assert output.read_bytes() == (tmp_path / "one").read_bytes()
     assert files(tmp_path) == {"in", "one", "out"}
