@@ -1,20 +1,26 @@
 """One typed, frozen description of a run, read from TOML. The only home of defaults, with `nmt.presets`.
 
-Every key a user can set stands in one of the classes below with its default and its meaning;
+Every key a user can set stands in one of the classes below, or for [model] of `nmt.model_config`, with its
+default and its meaning;
 `nmt.config_file` reads and writes them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
+from nmt.model_config import (
+    LuongConfig,
+    ModelConfig,
+    Rate,
+    RecurrentConfig,
+    Section,
+    TransformerConfig,
+    near_divisors,
+)
 from nmt.presets import TRAINING_PRESETS
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -70,178 +76,6 @@ class TokenizerConfig(Section):
                 f"tokenizer.sampling needs subwords; set tokenizer.type to bpe or unigram (it is {self.type})"
             )
         return self
-
-
-Rate = Annotated[float, Field(ge=0, lt=1)]
-Size = Annotated[int, Field(ge=1)]
-
-
-class TransformerConfig(Section):
-    """Vaswani et al. 2017, "Attention is all you need"."""
-
-    architecture: Literal["transformer"] = "transformer"
-    preset: Literal["tiny", "small", "base", "big", "vaswani2017"] | None = None
-    encoder_layers: Size
-    decoder_layers: Size
-    width: Size
-    feed_forward_width: Size  # inner; swiglu has three matrices of this width, the others two
-    decoder_feed_forward_width: Size | None = None  # None: as feed_forward_width
-    heads: Size
-    dropout: Rate  # on every sub-layer's output, before it is added to its input
-    embedding_dropout: Rate | None = None  # None: as dropout
-    attention_dropout: Rate = 0.0  # on the weights
-    activation_dropout: Rate = 0.0  # inside the feed-forward layers
-    norm: Literal["post", "pre"] = "post"  # pre: Xiong et al. 2020
-    norm_type: Literal["layernorm", "rmsnorm"] = "layernorm"  # rmsnorm: Zhang and Sennrich 2019
-    activation: Literal["relu", "gelu", "swiglu"] = "relu"  # Hendrycks and Gimpel 2016; Shazeer 2020
-    # rotary: Su et al. 2021. relative: Shaw, Uszkoreit and Vaswani 2018.
-    positions: Literal["sinusoidal", "learned", "rotary", "relative"] = "sinusoidal"
-    max_positions: Size = 1024  # size of the learned table
-    relative_distance: Size = 16  # k of relative positions: longer distances count as k
-    tie_embeddings: Literal["all", "target", "none"] = "all"
-
-    @model_validator(mode="after")
-    def _shapes_fit(self) -> TransformerConfig:
-        if self.width % self.heads:
-            raise ValueError(
-                f"model.heads = {self.heads} does not divide model.width = {self.width}; "
-                f"use {_near_divisors(self.width, self.heads)}"
-            )
-        if self.positions == "sinusoidal" and self.width % 2:
-            raise ValueError(f"model.width = {self.width} is odd; sinusoidal positions need an even width")
-        if self.positions == "rotary" and self.width // self.heads % 2:
-            advice = (
-                f"an even model.width, {2 * self.heads} for example"
-                if self.width % 2
-                else f"model.heads = {_near_divisors(self.width // 2, self.heads)}"
-            )
-            raise ValueError(
-                f'model.positions = "rotary" turns pairs, and model.width / model.heads = {self.width} / '
-                f"{self.heads} = {self.width // self.heads} is odd; use {advice}"
-            )
-        return self
-
-
-def _near_divisors(number: int, wanted: int) -> str:
-    """The three nearest to what was wanted."""
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
-    return ", ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:3])))
-
-
-class RecurrentConfig(Section):
-    """Sutskever, Vinyals and Le 2014: LSTM or GRU encoder-decoder without attention."""
-
-    architecture: Literal["recurrent"]
-    preset: Literal["tiny", "small", "sutskever2014"] | None = None
-    cell: Literal["lstm", "gru"] = "lstm"
-    embedding_width: Size
-    hidden_width: Size
-    layers: Size  # of the encoder, and of the decoder
-    bidirectional: bool = False  # the encoder; each direction has half of hidden_width
-    reverse_source: bool = False  # read the source from its last word to its first
-    residual: bool = False  # around each layer from the second on
-    dropout: Rate  # between layers and before the output
-    embedding_dropout: Rate | None = None  # None: as dropout
-    tie_embeddings: Literal["all", "target", "none"] = "none"
-    initialization: Literal["scaled", "paper"] = "scaled"  # paper: uniform in +-0.08
-
-    @model_validator(mode="after")
-    def _shapes_fit(self) -> RecurrentConfig:
-        _check_stack(self)
-        _check_tied(self.tie_embeddings, "hidden_width", self.hidden_width, self.embedding_width)
-        return self
-
-
-class BahdanauConfig(Section):
-    """Bahdanau, Cho and Bengio 2014: bidirectional gated encoder, gated decoder with additive attention."""
-
-    architecture: Literal["bahdanau"]
-    preset: Literal["tiny", "small", "base", "bahdanau2014"] | None = None
-    embedding_width: Size  # m in the paper
-    hidden_width: Size  # n
-    attention_width: Size  # n'
-    maxout_width: Size  # l; the embedding width where embeddings are tied to the output
-    dropout: Rate  # on the annotations and on the deep output
-    embedding_dropout: Rate | None = None  # None: as dropout
-    attention_dropout: Rate = 0.0  # on the weights
-    tie_embeddings: Literal["all", "target", "none"] = "target"
-    initialization: Literal["scaled", "paper"] = "scaled"  # paper: appendix B.1
-
-    @model_validator(mode="after")
-    def _shapes_fit(self) -> BahdanauConfig:
-        _check_tied(self.tie_embeddings, "maxout_width", self.maxout_width, self.embedding_width)
-        return self
-
-
-class LuongConfig(Section):
-    """Luong, Pham and Manning 2015: attention with the current state, global or local, input feeding."""
-
-    architecture: Literal["luong"]
-    preset: Literal["tiny", "small", "luong2015"] | None = None
-    score: Literal["dot", "general", "concat", "location"] = "general"
-    window: Literal["global", "local-m", "local-p"] = "global"
-    window_size: Size = 10  # D of the local windows, which see 2 D + 1 words
-    max_positions: Size = 1024  # longest source of the location score
-    input_feeding: bool = True
-    cell: Literal["lstm", "gru"] = "lstm"
-    embedding_width: Size
-    hidden_width: Size
-    attentional_width: Size  # of the attentional vector; the embedding width where they are tied
-    layers: Size  # of the encoder, and of the decoder
-    bidirectional: bool = False  # the encoder; each direction has half of hidden_width
-    reverse_source: bool = False  # read the source from its last word to its first
-    residual: bool = False  # around each layer from the second on
-    dropout: Rate  # between layers, on the source states and on the attentional vector
-    embedding_dropout: Rate | None = None  # None: as dropout
-    attention_dropout: Rate = 0.0  # on the weights
-    tie_embeddings: Literal["all", "target", "none"] = "target"
-    initialization: Literal["scaled", "paper"] = "scaled"  # paper: uniform in +-0.1
-
-    @model_validator(mode="after")
-    def _shapes_fit(self) -> LuongConfig:
-        _check_stack(self)
-        _check_tied(self.tie_embeddings, "attentional_width", self.attentional_width, self.embedding_width)
-        return self
-
-
-def _check_stack(model: RecurrentConfig | LuongConfig) -> None:
-    if model.bidirectional and model.hidden_width % 2:
-        raise ValueError(
-            f"model.hidden_width = {model.hidden_width} is odd, and each direction of the encoder has half "
-            f"of it; use {model.hidden_width + 1} or model.bidirectional = false"
-        )
-    if model.residual and model.layers == 1:
-        raise ValueError(
-            "model.residual = true needs a second layer to go around; set model.layers = 2 or more, "
-            "or model.residual = false"
-        )
-
-
-def _check_tied(tie: str, key: str, width: int, embedding_width: int) -> None:
-    if tie != "none" and width != embedding_width:
-        raise ValueError(
-            f"model.{key} = {width} must equal model.embedding_width = {embedding_width} while the output is "
-            'tied to the embedding; set model.tie_embeddings = "none"'
-        )
-
-
-def _architecture_of(value: Any) -> str:
-    return str(value.get("architecture") if isinstance(value, dict) else value.architecture)
-
-
-ModelConfig = Annotated[
-    Annotated[TransformerConfig, Tag("transformer")]
-    | Annotated[RecurrentConfig, Tag("recurrent")]
-    | Annotated[BahdanauConfig, Tag("bahdanau")]
-    | Annotated[LuongConfig, Tag("luong")],
-    Discriminator(_architecture_of),
-]
-MODEL_SECTIONS: dict[str, type[Section]] = {
-    "transformer": TransformerConfig,
-    "recurrent": RecurrentConfig,
-    "bahdanau": BahdanauConfig,
-    "luong": LuongConfig,
-}
 
 
 class TrainingConfig(Section):
@@ -321,7 +155,7 @@ class SearchConfig(Section):
         if self.beam_size % self.beam_groups:
             raise ValueError(
                 f"search.beam_groups = {self.beam_groups} does not divide search.beam_size = "
-                f"{self.beam_size}; use {_near_divisors(self.beam_size, self.beam_groups)}, or another beam"
+                f"{self.beam_size}; use {near_divisors(self.beam_size, self.beam_groups)}, or another beam"
             )
         # Both are lines: right for the shortest and for the longest source is right for all.
         for tokens in (2, self.max_source_tokens + 1):

@@ -16,8 +16,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nmt.config import MODEL_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, Config, SearchConfig, TokenizerConfig
+from nmt.config import OPTIONAL_SECTIONS, SECTIONS, Config, SearchConfig, TokenizerConfig
 from nmt.errors import UserError
+from nmt.model_config import MODEL_SECTIONS
 from nmt.presets import DEFAULT_PRESET, PRESETS, RATES, TRAINING_PRESETS
 
 _TEXT_KEYS = ("source_language", "target_language", "device")

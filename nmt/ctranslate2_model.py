@@ -18,11 +18,12 @@ from torch import nn
 
 from nmt import __version__
 from nmt.checkpoint import CONFIG, FORMAT, MANIFEST, LoadedModel
-from nmt.config import QUANTIZATIONS, ModelConfig, SearchConfig, TransformerConfig
+from nmt.config import QUANTIZATIONS, SearchConfig
 from nmt.config_file import dump_config
 from nmt.data.prepare import tokenizer_files
 from nmt.data.tokenizer import BOS, EOS, UNK, Tokenizer
 from nmt.errors import UserError
+from nmt.model_config import ModelConfig, TransformerConfig
 from nmt.models.positions import sinusoidal_positions
 
 ENGINE = "ctranslate2"

@@ -26,7 +26,7 @@ from nmt.checkpoint import (
     set_weights,
     weights_of,
 )
-from nmt.config import Config, TransformerConfig
+from nmt.config import Config
 from nmt.data.batches import Batch, plan_epoch, seeded
 from nmt.data.prepare import prepare, read_held_out
 from nmt.data.tokenizer import PAD
@@ -35,6 +35,7 @@ from nmt.errors import UserError
 from nmt.examples import Examples, Sentences
 from nmt.interrupt import Interrupt
 from nmt.loss import cross_entropy_sum
+from nmt.model_config import TransformerConfig
 from nmt.models import build_model, parameter_counts
 from nmt.optimization import build_optimizer, bytes_a_parameter, learning_rate, set_learning_rate
 from nmt.run import Checkpoint, Run, sign

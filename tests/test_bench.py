@@ -21,10 +21,11 @@ from equivalence.variants import randomize
 from exported import random_model, random_sources, text, tokenizer
 from support import Nmt, write_corpus
 
-from nmt.config import SearchConfig, TransformerConfig
+from nmt.config import SearchConfig
 from nmt.config_file import parse_config
 from nmt.ctranslate2_model import write_export
 from nmt.errors import UserError
+from nmt.model_config import TransformerConfig
 from nmt.models import build_model
 from nmt.search import length_penalty
 

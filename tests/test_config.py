@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nmt.config import MODEL_SECTIONS, SECTIONS, Config
+from nmt.config import SECTIONS, Config
 from nmt.config_file import changed_keys, dump_config, load_config, parse_config, parse_override
 from nmt.errors import UserError
+from nmt.model_config import MODEL_SECTIONS
 from nmt.presets import PRESETS, TRAINING_PRESETS
 
 DATA = """[data]

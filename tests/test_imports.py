@@ -27,8 +27,9 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.interrupt": set(),
     "nmt.device": {"nmt.errors"},
     "nmt.presets": set(),
-    "nmt.config": {"nmt.presets"},
-    "nmt.config_file": {"nmt.config", "nmt.errors", "nmt.presets"},
+    "nmt.model_config": set(),
+    "nmt.config": {"nmt.model_config", "nmt.presets"},
+    "nmt.config_file": {"nmt.config", "nmt.model_config", "nmt.errors", "nmt.presets"},
     # Text -> batches. Only preparation knows the configuration.
     "nmt.data": set(),
     "nmt.data.*": {"nmt.data.*", "nmt.errors", "nmt.files"},
@@ -51,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.results": {"nmt.errors", "nmt.files"},
     "nmt.optimization": {"nmt.config"},
     # Models. Configuration stops at the package: its modules take plain arguments.
-    "nmt.models": {"nmt.models.*", "nmt.config"},
+    "nmt.models": {"nmt.models.*", "nmt.model_config"},
     "nmt.models.*": {"nmt.models.*"},
     "nmt.models.dropout": set(),
     "nmt.models.packed": {"nmt.kernels"},
@@ -113,7 +114,7 @@ ALLOWED: dict[str, set[str]] = {
     # Model folders -> another engine
     "nmt.ctranslate2_model": {
         *("nmt.checkpoint", "nmt.config", "nmt.config_file", "nmt.data.*", "nmt.errors"),
-        "nmt.models.positions",
+        *("nmt.model_config", "nmt.models.positions"),
     },
     "nmt.ctranslate2_engine": {
         *("nmt.checkpoint", "nmt.config", "nmt.config_file", "nmt.data.*", "nmt.errors", "nmt.search"),
@@ -132,7 +133,7 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.training": {
         *("nmt.config", "nmt.errors", "nmt.files", "nmt.data.*", "nmt.examples", "nmt.models"),
         *("nmt.loss", "nmt.optimization", "nmt.checkpoint", "nmt.run", "nmt.validation"),
-        *("nmt.device", "nmt.interrupt"),
+        *("nmt.device", "nmt.interrupt", "nmt.model_config"),
     },
     # Two text files -> a configuration
     "nmt.holdout": {"nmt.data.*", "nmt.errors", "nmt.files"},
@@ -213,7 +214,7 @@ def test_modules_import_what_the_table_allows() -> None:
         ("nmt.search", "from nmt.models import Model", "nmt.models"),
         ("nmt.loss", "def f():\n    from nmt import files", "nmt.files"),
         ("nmt.data.batches", "if TYPE_CHECKING:\n    from nmt.config import Config", "nmt.config"),
-        ("nmt.models.transformer", "from nmt.config import ModelConfig", "nmt.config"),
+        ("nmt.models.transformer", "from nmt.model_config import ModelConfig", "nmt.model_config"),
         ("nmt.training", "from nmt.cli import output", "nmt.cli.output"),
         ("nmt.evaluation", "class C:\n    import nmt.files as f", "nmt.files"),
     ],

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from nmt.config import MODEL_SECTIONS
 from nmt.config_file import changed_keys, dump_config, parse_config
 from nmt.errors import UserError
+from nmt.model_config import MODEL_SECTIONS
 from nmt.models import build_model, parameter_counts
 from nmt.presets import PRESETS, RATES, TRAINING_PRESETS
 

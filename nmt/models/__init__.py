@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from nmt.config import ModelConfig
+from nmt.model_config import ModelConfig
 from nmt.models.recurrent import Bahdanau, Luong, Recurrent
 from nmt.models.seam import Memory, Model, State
 from nmt.models.transformer import Transformer

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nmt.config import SearchConfig, TransformerConfig
+from nmt.config import SearchConfig
 from nmt.data.batches import pad
 from nmt.data.tokenizer import BOS, EOS, PAD, UNK
+from nmt.model_config import TransformerConfig
 from nmt.models.positions import sinusoidal_positions
 
 Ids = Sequence[int]
