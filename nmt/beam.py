@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nmt.repetition import ban_repeated
-from nmt.search import Hypothesis, Phrase, Rows, Scores, Sentence, Start, StateT, Step, search
+from nmt.search import Hypothesis, Phrase, Ranked, Rows, Scores, Sentence, Start, StateT, Step, search
 from nmt.top_k import top_k
 
 # What is added to the score of each hypothesis (B, K) if it ends now; never more than 0.
@@ -109,7 +109,8 @@ class Beam:
         self.alpha, self.normalization = alpha, normalization
         self.no_repeat_ngram, self.diversity = no_repeat_ngram, diversity
         self.guide, self.bonus = guide, bonus
-        self.banned = torch.tensor([*forbidden, end], device=device)
+        self.unwanted = sorted({*forbidden, end})
+        self.banned = torch.tensor(self.unwanted, device=device)
         self.size = beam_size // groups  # places of a group
         self.place_K = torch.arange(self.size, device=device)
 
@@ -248,9 +249,11 @@ class Beam:
 
     def _candidates(self, rows: Rows, scores: Scores, live_N: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The best extensions of each hypothesis that lives, log-probability and token; that of ending."""
+        edited = self.no_repeat_ngram or self.guide is not None
+        if not edited and isinstance(scores, Ranked):
+            return scores.best(self.beam_size, self.end, self.unwanted)
         best, tokens, ends = [], [], []
         done = 0
-        edited = self.no_repeat_ngram or self.guide is not None
         for scores_nV, total_n1 in scores:
             piece = slice(done, done + len(scores_nV))
             done = piece.stop

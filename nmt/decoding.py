@@ -5,7 +5,7 @@ B sentences, K hypotheses, N of them live, n in a piece, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from nmt.coverage import Attended
 from nmt.data.batches import pad
 from nmt.data.tokenizer import EOS, PAD
 from nmt.ensemble import Reader, mean_log_probability
+from nmt.models.packed import output_matrix
+from nmt.products import Matrix
 from nmt.search import Scores
 
 # Rows of scores at once on a CPU: 32 x 8,000 float32 are 1 MB, a core's cache.
@@ -32,6 +34,8 @@ class Decoder:
         """`readers` say how each model reads the source; `ensemble_by` as `mean_log_probability` has it."""
         self.models, self.readers = models, readers
         self.ensemble_by, self.device = ensemble_by, device
+        # Where one model's projection can rank tokens by itself.
+        self.output_matrix = output_matrix(models[0]) if len(models) == 1 else None
 
     def start(self, sources: Sequence[Sequence[int]], *, attending: bool = False) -> Decoding:
         """The state before the first token; with `attending` for `attending_step`."""
@@ -75,7 +79,11 @@ class Decoder:
         return self._scores(hidden), Decoding(decoding.memories, tuple(states))
 
     def _scores(self, hidden: list[Tensor]) -> Scores:
-        """Of the vectors of each model that are to be projected, (N, D), in pieces."""
+        """Of the vectors of each model that are to be projected, (N, D)."""
+        matrix = self.output_matrix
+        return self._pieces(hidden) if matrix is None else Projected(self._pieces(hidden), matrix, hidden[0])
+
+    def _pieces(self, hidden: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         # Wider matrices are longer in coming, and pay for more rows.
         size = max(_PIECE, hidden[0].size(1) // 4) if self.device.type == "cpu" else len(hidden[0])
         for start in range(0, len(hidden[0]), size):
@@ -90,6 +98,21 @@ class Decoder:
             else:
                 log_probs = [s - t for s, t in zip(scores, totals, strict=True)]
                 yield mean_log_probability(log_probs, self.ensemble_by), torch.zeros_like(totals[0])
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Scores of one model, in pieces or ranked: a `nmt.search.Ranked`."""
+
+    pieces: Iterator[tuple[Tensor, Tensor]]
+    matrix: Matrix
+    hidden_ND: Tensor
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.pieces
+
+    def best(self, count: int, end: int, banned: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        return self.matrix.rank(self.hidden_ND.contiguous(), min(count, self.matrix.outputs), end, banned)
 
 
 @dataclass(frozen=True)

@@ -39,22 +39,22 @@ _SIGNATURES = {
 
 
 @cache
-def _library() -> Any:
+def library() -> Any:
     """None where it was not compiled, or not for this processor."""
     for path in sorted(Path(__file__).parent.glob("_kernels*.so")):
         try:
-            library = ctypes.CDLL(str(path))
+            found = ctypes.CDLL(str(path))
             for name, arguments in _SIGNATURES.items():
-                function = getattr(library, name)
+                function = getattr(found, name)
                 function.argtypes, function.restype = arguments, None
         except (OSError, AttributeError):
             continue
-        return library
+        return found
     return None
 
 
 def available() -> bool:
-    return _library() is not None
+    return library() is not None
 
 
 def usable(x: Tensor) -> bool:
@@ -83,7 +83,7 @@ def attend_to_prefix(
     width = projected_NE.size(1) // 3
     context_ND = projected_NE.new_empty(len(projected_NE), width)
     scores = projected_NE.new_empty(ancestors_BKT.size(2))
-    _library().nmt_attend_to_prefix(
+    library().nmt_attend_to_prefix(
         projected_NE.data_ptr(),
         place_N.data_ptr(),
         len(place_N),
@@ -115,7 +115,7 @@ def attend_to_source(
     width = query_ND.size(1)
     context_ND = torch.empty_like(query_ND)
     scores = query_ND.new_empty(memory_BSF.size(1))
-    _library().nmt_attend_to_source(
+    library().nmt_attend_to_source(
         query_ND.data_ptr(),
         place_N.data_ptr(),
         len(place_N),
@@ -144,7 +144,7 @@ def attend_additively(
     positions, value_width = values_BSD.shape[1:]
     context_BQD = query_BQA.new_empty(sentences, queries, value_width)
     weights_BQS = query_BQA.new_empty(sentences, queries, positions)
-    _library().nmt_attend_additively(
+    library().nmt_attend_additively(
         query_BQA.data_ptr(),
         sentences * queries,
         queries,
@@ -164,7 +164,7 @@ def attend_additively(
 def log_total(scores_NV: Tensor) -> Tensor:
     """log sum_v exp(score) of each row: (N, 1)."""
     largest_N1, sum_N1 = scores_NV.new_empty(2, len(scores_NV), 1)
-    _library().nmt_largest_and_sum(
+    library().nmt_largest_and_sum(
         scores_NV.data_ptr(), *scores_NV.shape, largest_N1.data_ptr(), sum_N1.data_ptr()
     )
     total_N1: Tensor = sum_N1.log_().add_(largest_N1)
@@ -175,7 +175,7 @@ def top_k(scores_NV: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """As ``scores_NV.topk(k)``; of equal scores the first."""
     best_NK = scores_NV.new_empty(len(scores_NV), k)
     token_NK = torch.empty_like(best_NK, dtype=torch.long)
-    _library().nmt_top_k(scores_NV.data_ptr(), *scores_NV.shape, k, best_NK.data_ptr(), token_NK.data_ptr())
+    library().nmt_top_k(scores_NV.data_ptr(), *scores_NV.shape, k, best_NK.data_ptr(), token_NK.data_ptr())
     return best_NK, token_NK
 
 
@@ -183,14 +183,14 @@ def quantize(x_NI: Tensor) -> tuple[Tensor, Tensor]:
     """Rows as int8, 127 the largest entry of each, and scales (N, 1): x is near the int8 times the scale."""
     quantized_NI = torch.empty_like(x_NI, dtype=torch.int8)
     scale_N1 = x_NI.new_empty(len(x_NI), 1)
-    _library().nmt_quantize(x_NI.data_ptr(), *x_NI.shape, quantized_NI.data_ptr(), scale_N1.data_ptr())
+    library().nmt_quantize(x_NI.data_ptr(), *x_NI.shape, quantized_NI.data_ptr(), scale_N1.data_ptr())
     return quantized_NI, scale_N1
 
 
 def rescale(product_NO: Tensor, scale_N1: Tensor, scale_O: Tensor, bias_O: Tensor | None) -> Tensor:
     """product (int32) * scale_N1 * scale_O + bias, float32."""
     y_NO = torch.empty_like(product_NO, dtype=torch.float32)
-    _library().nmt_rescale(
+    library().nmt_rescale(
         product_NO.data_ptr(),
         *product_NO.shape,
         scale_N1.data_ptr(),

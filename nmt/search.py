@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -50,6 +50,17 @@ StateT = TypeVar("StateT", bound=SearchState)
 # scores less the number. In pieces whose n add up to N; a piece may be overwritten, and should be read before
 # the next is asked for: on a CPU that keeps it in the cache.
 Scores = Iterable[tuple[Tensor, Tensor]]
+
+
+@runtime_checkable
+class Ranked(Protocol):
+    """`Scores` that can say which are the best and need not be written out for that."""
+
+    def best(self, count: int, end: int, banned: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities (N, count) of the best tokens that are not banned, largest first; these tokens;
+        the log-probability of `end` (N, 1)."""
+
+
 # From the last tokens (B, K), a state and the flat indices b * K + k of the N hypotheses that live (None:
 # all) to their scores and the next state.
 Step = Callable[[Tensor, StateT, Tensor | None], tuple[Scores, StateT]]

@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.loss": set(),
     "nmt.search": set(),
     "nmt.kernels": set(),
+    "nmt.products": {"nmt.kernels"},
     "nmt.top_k": {"nmt.kernels"},
     "nmt.repetition": {"nmt.search"},
     "nmt.beam": {"nmt.repetition", "nmt.search", "nmt.top_k"},
@@ -55,8 +56,8 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.models": {"nmt.models.*", "nmt.model_config"},
     "nmt.models.*": {"nmt.models.*"},
     "nmt.models.dropout": set(),
-    "nmt.models.packed": {"nmt.kernels"},
-    "nmt.models.fast_transformer": {"nmt.models.*", "nmt.kernels"},
+    "nmt.models.packed": {"nmt.kernels", "nmt.products"},
+    "nmt.models.fast_transformer": {"nmt.models.*", "nmt.kernels", "nmt.products"},
     "nmt.models.rows": set(),
     "nmt.models.positions": {"nmt.models.dropout"},
     "nmt.models.attention": {
@@ -68,7 +69,10 @@ ALLOWED: dict[str, set[str]] = {
         *("nmt.config", "nmt.config_file", "nmt.errors", "nmt.files"),
         *("nmt.data.prepare", "nmt.data.tokenizer", "nmt.models"),
     },
-    "nmt.decoding": {*("nmt.coverage", "nmt.data.*", "nmt.ensemble", "nmt.kernels", "nmt.search")},
+    "nmt.decoding": {
+        *("nmt.coverage", "nmt.data.*", "nmt.ensemble", "nmt.kernels", "nmt.search"),
+        *("nmt.models.packed", "nmt.products"),
+    },
     "nmt.translator": {
         "nmt.checkpoint",
         "nmt.config",

@@ -68,9 +68,11 @@ def assert_near(
     assert ((found - expected[..., part]).abs() <= allowed(linear, x, precision)[..., part] + 1e-30).all()
 
 
-@pytest.fixture(params=["loops", "torch"])
+@pytest.fixture(params=["products", "loops", "torch"])
 def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the loops in C where they are compiled, and without."""
+    """With products and loops in C where they are compiled, with loops alone, and without."""
+    if request.param != "products":
+        monkeypatch.setattr("nmt.products.available", lambda: False)
     if request.param == "torch":
         monkeypatch.setattr("nmt.kernels.usable", lambda x: False)
 
@@ -262,6 +264,7 @@ def search(model: Any, precision: str) -> dict[int, list[Hypothesis]]:
 def test_search_without_the_loops(name: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(name)
     with_loops = search(model, precision)
+    monkeypatch.setattr("nmt.products.available", lambda: False)
     monkeypatch.setattr("nmt.kernels.usable", lambda x: False)
     without = search(model, precision)
     assert set(with_loops) == set(without) == set(range(7))

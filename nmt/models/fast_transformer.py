@@ -16,11 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nmt import kernels
-from nmt.models.packed import linear_part
+from nmt.models.packed import PackedLinear, linear_part
 from nmt.models.rows import Live, put_rows
 from nmt.models.transformer import Transformer
+from nmt.products import Stack, Weights
 
 # Tokens that new buffers have room for.
 _CAPACITY = 32
@@ -99,6 +101,7 @@ class FastTransformer:
     def __init__(self, model: Transformer):
         self.model = model
         self.embeddings = model.embeddings
+        self.stack = _stack(model)
         self.most_source_tokens, self.most_target_tokens = model.most_source_tokens, model.most_target_tokens
 
     @staticmethod
@@ -142,12 +145,29 @@ class FastTransformer:
         position_N1 = state.length_B[place_N // live.hypotheses, None]
         token_N1 = token_BK.flatten()[place_N, None]
         x_ND = model.target_positions.at(self.embeddings.target(token_N1), position_N1).squeeze(1)
+        if self.stack is not None:
+            self.stack.step(
+                *(x_ND, place_N, live.hypotheses, state.length_B, state.layers_BLF, state.ancestors_BKT),
+                *(memory.count_B, memory.layers_BSF),
+            )
+            hidden_ND = x_ND
+        else:
+            hidden_ND = self._layers(x_ND, place_N, live.hypotheses, memory, state)
+        if live_N is None:
+            hidden_ND = hidden_ND.view(live.sentences, live.hypotheses, -1)
+        return hidden_ND, replace(state, length_B=state.length_B + 1, longest=state.longest + 1)
+
+    def _layers(
+        self, x_ND: Tensor, place_N: Tensor, hypotheses: int, memory: SourceMemory, state: PrefixState
+    ) -> Tensor:
+        """What `Stack.step` does: (N, D) -> (N, D)."""
+        layers: list[Any] = list(self.model.decoder)
         for layer, source_BSF, prefix_BLF in zip(layers, memory.layers_BSF, state.layers_BLF, strict=True):
             projected_NE = layer.self_attention.input(layer.self_residual.enter(x_ND))
             context_ND = kernels.attend_to_prefix(
                 projected_NE,
                 place_N,
-                live.hypotheses,
+                hypotheses,
                 state.length_B,
                 prefix_BLF,
                 state.ancestors_BKT,
@@ -157,16 +177,35 @@ class FastTransformer:
             entered_ND = layer.cross_residual.enter(x_ND)
             query_ND = linear_part(layer.cross_attention.input, entered_ND, slice(0, x_ND.size(1)))
             context_ND = kernels.attend_to_source(
-                query_ND, place_N, live.hypotheses, memory.count_B, source_BSF, layer.cross_attention.heads
+                query_ND, place_N, hypotheses, memory.count_B, source_BSF, layer.cross_attention.heads
             )
             x_ND = layer.cross_residual.leave(x_ND, layer.cross_attention.output(context_ND))
             inner_ND = layer.feed_forward(layer.feed_forward_residual.enter(x_ND))
             x_ND = layer.feed_forward_residual.leave(x_ND, inner_ND)
-        hidden_ND = model.decoder_norm(x_ND)
-        if live_N is None:
-            hidden_ND = hidden_ND.view(live.sentences, live.hypotheses, -1)
-        return hidden_ND, replace(state, length_B=state.length_B + 1, longest=state.longest + 1)
+        hidden_ND: Tensor = self.model.decoder_norm(x_ND)
+        return hidden_ND
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits: (..., D) -> (..., V)."""
         return self.embeddings.project(hidden)
+
+
+def _stack(model: Transformer) -> Stack | None:
+    """The decoder's layers in one call, where all of them are what it can run."""
+    layers = []
+    for layer in list[Any](model.decoder):
+        own, cross, feed = layer.self_attention, layer.cross_attention, layer.feed_forward
+        linears = (own.input, own.output, cross.input, cross.output, feed.inner, feed.outer)
+        ours = all(isinstance(linear, PackedLinear) and linear.ours for linear in linears)
+        if not ours or feed.activation is not F.relu:
+            return None
+        parts = [
+            slice(0, cross.input.in_features) if part is cross.input else slice(None) for part in linears
+        ]
+        matrices = [linear.matrix(part) for linear, part in zip(linears, parts, strict=True)]
+        residuals = (layer.self_residual, layer.cross_residual, layer.feed_forward_residual)
+        layers.append(Weights(matrices, [residual.norm for residual in residuals]))
+    first: Any = model.decoder[0]
+    return Stack(
+        layers, model.decoder_norm, heads=first.self_attention.heads, pre_norm=first.self_residual.pre_norm
+    )

@@ -1,4 +1,6 @@
-"""Matrix products for translation on a CPU: weights laid out once for the library that multiplies fastest.
+"""Matrix products for translation on a CPU: weights laid out once for what multiplies fastest there.
+
+With AVX-512 that is `nmt/products.py`, for a few threads of a search each; else and for bfloat16 oneDNN.
 
 N rows, I and O widths of input and output.
 """
@@ -12,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt import kernels
+from nmt import kernels, products
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 class PackedLinear(nn.Module):
-    """nn.Linear for inference through oneDNN, its matrix in the order in which it is read.
+    """nn.Linear for inference, its matrix in the order in which it is read.
 
     Args:
         linear: the layer; without a copy of its bias.
@@ -31,11 +33,16 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.precision = precision
+        self.weight_OI, self.bias_O = linear.weight.detach(), linear.bias
+        self.ours = precision != "bfloat16" and products.available()
         # The call of the library takes longer than such a product gains by it.
         self.plain = precision == "float32" and linear.weight.numel() < 1 << 17
-        self.weight_OI, self.bias_O = linear.weight.detach(), linear.bias
         self._packed: dict[tuple[int, int], tuple[Any, Any, Tensor | None]] = {}
-        self._pack(slice(None))
+        self._matrices: dict[tuple[int, int], products.Matrix] = {}
+        if self.ours:
+            self.matrix(slice(None))
+        else:
+            self._pack(slice(None))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
@@ -43,6 +50,12 @@ class PackedLinear(nn.Module):
 
     def part(self, x: Tensor, rows: slice) -> Tensor:
         """Some of the outputs."""
+        if self.ours and x.dtype == torch.float32:
+            return (
+                self.matrix(rows)
+                .multiply(x.reshape(-1, self.in_features).contiguous())
+                .view(*x.shape[:-1], -1)
+            )
         weight, scale_O, bias_O = self._pack(rows)
         if self.plain:
             return F.linear(x, weight, bias_O)
@@ -60,6 +73,14 @@ class PackedLinear(nn.Module):
             y_NO = (product_NO * scale_N1).mul_(scale_O)
             y_NO = y_NO if bias_O is None else y_NO.add_(bias_O)
         return y_NO.view(*x.shape[:-1], -1)
+
+    def matrix(self, rows: slice) -> products.Matrix:
+        """Some of the outputs, for products of ours."""
+        start, stop, _ = rows.indices(self.out_features)
+        if (start, stop) not in self._matrices:
+            bias_O = None if self.bias_O is None else self.bias_O.detach()[start:stop]
+            self._matrices[start, stop] = products.Matrix(self.weight_OI[start:stop], bias_O, self.precision)
+        return self._matrices[start, stop]
 
     def _pack(self, rows: slice) -> tuple[Any, Any, Tensor | None]:
         """The matrix, the scales of its rows for "int8", and the bias."""
@@ -115,6 +136,12 @@ def linear_part(linear: nn.Module, x: Tensor, rows: slice) -> Tensor:
         return F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
     part: Tensor = linear.part(x, rows)  # type: ignore[operator]
     return part
+
+
+def output_matrix(model: Any) -> products.Matrix | None:
+    """The matrix that a model's `project` multiplies with, where it is one of ours."""
+    output = model.embeddings.output
+    return output.matrix(slice(None)) if isinstance(output, PackedLinear) and output.ours else None
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ from equivalence.variants import randomize, small
 from small_models import MODELS, TARGET_VOCABULARY, make, random_source
 from torch import Tensor
 
-from nmt import kernels
+from nmt import kernels, products
 from nmt.models.fast import for_search
 from nmt.models.fast_transformer import FastTransformer
 from nmt.models.transformer import Transformer
@@ -35,6 +35,9 @@ ADDED = {
     "narrow-heads": dict(heads=16),
     "odd-heads": dict(width=42, heads=6, decoder_layers=3),
     "wide-heads": dict(width=128, heads=2, norm="pre", decoder_layers=1),
+    "heads-of-32": dict(width=128, heads=4, feed_forward_width=200),
+    "heads-of-16": dict(width=128, heads=8, norm="pre", norm_type="rmsnorm", decoder_layers=1),
+    "head-of-128": dict(width=128, heads=1, decoder_layers=2),
 }
 INSIDE = {
     "rotary": dict(positions="rotary", norm="pre"),
@@ -47,6 +50,15 @@ def variant(options: dict[str, Any]) -> Any:
     model = small(**options)
     randomize(model, seed=6)
     return model.eval()
+
+
+@pytest.fixture(params=["step in C", "loops in C"])
+def in_c(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all layers in one call where the processor can run it, and with torch between the loops."""
+    if request.param == "loops in C":
+        monkeypatch.setattr("nmt.products.available", lambda: False)
+    elif not products.available():
+        pytest.skip("this processor has no AVX-512, or nmt/decoder.c is not compiled here")
 
 
 # --- a batch that changes as one of a search does ----------------------------------------------------------
@@ -188,16 +200,30 @@ def run_batch(model: Any, stepping: Any, steps: int = 44) -> None:
 
 
 @needs_kernels
+@pytest.mark.usefixtures("in_c")
 @pytest.mark.parametrize("name", ADDED)
 def test_fast_form_in_a_changing_batch(name: str) -> None:
     model = variant(ADDED[name])
     fast = for_search(model)
     assert isinstance(fast, FastTransformer)
+    assert (fast.stack is not None) == (products.available() and "gelu" not in name and "swiglu" not in name)
+    run_batch(model, fast)
+
+
+@needs_kernels
+def test_blocks_of_rows() -> None:
+    """More rows than go through the layers together."""
+    model = variant(dict(width=128, heads=4, norm="pre"))
+    fast = for_search(model)
+    if fast.stack is None:
+        pytest.skip("this processor has no AVX-512, or nmt/decoder.c is not compiled here")
+    fast.stack.block = 5
     run_batch(model, fast)
 
 
 @torch.no_grad()
 @needs_kernels
+@pytest.mark.usefixtures("in_c")
 @pytest.mark.parametrize("name", ADDED)
 def test_step_and_project_beside_the_model(name: str) -> None:
     """The same calls of both, all hypotheses living, beyond the capacity of the first buffers."""
