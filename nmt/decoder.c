@@ -15,6 +15,7 @@
 
 #define BLOCK 192   /* rows, at most: whole tiles */
 #define APART 16   /* numbers between two rows, lest all rows of a tile fall on the same lines of the cache */
+#define SPAN 64     /* tokens whose largest score is kept, to look for the best among few */
 #define OUTPUTS 512 /* tokens scored at a time: 192 x 512 float32 are 400 kB */
 
 /* LayerNorm (Ba et al. 2016), or without bias RMSNorm (Zhang and Sennrich 2019); without weight nothing. */
@@ -236,6 +237,26 @@ WIDE_INLINE int64_t insert(float value, int64_t token, float *best, int64_t *tok
     return found;
 }
 
+/* sum_v exp(row[v] - most) of whole vectors; what pads the last is far below. As `exponential` in kernels.h, with
+ * instructions of this processor. */
+WIDE_INLINE float sum_of_exponentials(const float *row, int64_t count, float most) {
+    __m512 total = _mm512_setzero_ps();
+    for (int64_t v = 0; v < count; v += 16) {
+        __m512 x = _mm512_max_ps(_mm512_sub_ps(_mm512_loadu_ps(row + v), _mm512_set1_ps(most)), _mm512_set1_ps(-87.0f));
+        __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
+        __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+        r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
+        __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(1.9875691500e-4f), r, _mm512_set1_ps(1.3981999507e-3f));
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+        p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+        total = _mm512_add_ps(total, _mm512_scalef_ps(p, n));
+    }
+    return _mm512_reduce_add_ps(total);
+}
+
 /* By its bits, because the compiler takes it for granted (-ffast-math). */
 WIDE_INLINE int is_finite(float x) {
     uint32_t bits;
@@ -270,21 +291,25 @@ WIDE void nmt_rank(const nmt_matrix *w, const float *hidden, int64_t rows, int64
             int64_t after = next_banned;
             while (after < banned_count && banned[after] < at + part.outputs) after++;
             for (int64_t n = 0; n < some; n++) {
-                float *row = room + n * OUTPUTS, *b = best + (first + n) * k, most = largest[n], sum = 0.0f;
+                float *row = room + n * OUTPUTS, *b = best + (first + n) * k, most = largest[n];
+                float highs[OUTPUTS / SPAN];
                 int64_t *t = tokens + (first + n) * k, known = found[n];
                 if (end >= at && end < at + part.outputs) ending[first + n] = row[end - at];
-                for (int64_t v = 0; v < part.outputs; v++) most = row[v] > most ? row[v] : most;
-                for (int64_t v = 0; v < part.outputs; v++) sum += exponential(row[v] - most);
-                sums[n] = sums[n] * exponential(largest[n] - most) + sum;
+                for (int64_t v = part.outputs; v % SPAN; v++) row[v] = -FLT_MAX;
+                for (int64_t start = 0; start < part.outputs; start += SPAN) {
+                    float high = -FLT_MAX;
+                    for (int64_t v = start; v < start + SPAN; v++) high = row[v] > high ? row[v] : high;
+                    highs[start / SPAN] = high;
+                    most = high > most ? high : most;
+                }
+                sums[n] = sums[n] * exponential(largest[n] - most) + sum_of_exponentials(row, part.outputs, most);
                 largest[n] = most;
                 for (int64_t i = next_banned; i < after; i++) row[banned[i] - at] = -FLT_MAX;
-                for (int64_t start = 0; start < part.outputs; start += 64) {
-                    int64_t stop = start + 64 < part.outputs ? start + 64 : part.outputs;
-                    float high = -FLT_MAX, bar = known == k ? b[k - 1] : -FLT_MAX;
-                    for (int64_t v = start; v < stop; v++) high = row[v] > high ? row[v] : high;
-                    if (high <= bar) continue; /* nearly always */
-                    for (int64_t v = start; v < stop; v++)
-                        if (row[v] > (known == k ? b[k - 1] : -FLT_MAX)) known = insert(row[v], at + v, b, t, known, k);
+                for (int64_t start = 0; start < part.outputs; start += SPAN) {
+                    if (highs[start / SPAN] <= (known == k ? b[k - 1] : -FLT_MAX)) continue; /* nearly always */
+                    for (int64_t v = start; v < start + SPAN; v++)
+                        if (row[v] > (known == k ? b[k - 1] : -FLT_MAX))
+                            known = insert(row[v], at + v, b, t, known, k);
                 }
                 found[n] = known;
             }
