@@ -257,13 +257,6 @@ WIDE_INLINE float sum_of_exponentials(const float *row, int64_t count, float mos
     return _mm512_reduce_add_ps(total);
 }
 
-/* By its bits, because the compiler takes it for granted (-ffast-math). */
-WIDE_INLINE int is_finite(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return (bits & 0x7f800000u) != 0x7f800000u;
-}
-
 /* Of each row of hidden states (rows, width): log-probabilities of the k best tokens, largest first, and of
  * `end`. Banned tokens (sorted) are not among the best, but count in the sum. Fewer than k: -inf. */
 WIDE void nmt_rank(const nmt_matrix *w, const float *hidden, int64_t rows, int64_t end, const int64_t *banned,

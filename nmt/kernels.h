@@ -29,6 +29,13 @@ INLINE float exponential(float x) {
     return p * power;
 }
 
+/* By its bits, because the compiler takes it for granted (-ffast-math). */
+INLINE int is_finite(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return (bits & 0x7f800000u) != 0x7f800000u;
+}
+
 /* softmax(q k' / sqrt(width)) v for one query, one head and `count` keys. Key j is at keys + stride * j, or at
  * keys + stride * slots[j]; `scores` is room for count numbers. What is summed up stays in registers. */
 INLINE void attend_head(const float *query, const float *keys, const float *values, const int32_t *slots,

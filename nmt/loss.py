@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from nmt import gradients
+
 # Rows of logits held at once: few enough to stay in cache (256 x 8,000 float32 is 8 MB), enough for the
 # matrix products to run at full speed.
 CHUNK = 256
@@ -33,7 +35,8 @@ def cross_entropy_sum(
     spread evenly over the vocabulary (Szegedy et al. 2016, sec. 7). Sums, not means: the caller divides
     once, so that accumulation and split batches give the same gradient.
 
-    Gradients are computed together with the loss, chunk by chunk, while the logits are in cache.
+    Gradients are computed together with the loss, chunk by chunk, while the logits are in cache; where
+    `nmt.gradients` can, in C with chunks of its own.
 
     Returns:
         The smoothed loss, which carries the gradient, and the loss without smoothing; both nats, summed.
@@ -70,6 +73,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         vocabulary = weight_VD.size(0)
         needs_gradient = any(ctx.needs_input_grad[:3])
+        if hidden_ND.device.type == "cpu" and gradients.available(hidden_ND.dtype):
+            smoothed, plain, *grads = gradients.cross_entropy(
+                *(hidden_ND.float(), weight_VD.float(), None if bias_V is None else bias_V.float(), target_N),
+                smoothing=smoothing,
+                kind=hidden_ND.dtype,
+                gradient=needs_gradient,
+            )
+            if needs_gradient:
+                ctx.save_for_backward(*grads)
+            ctx.mark_non_differentiable(plain)
+            return smoothed, plain
         accumulate = torch.promote_types(hidden_ND.dtype, torch.float32)
         smoothed = hidden_ND.new_zeros((), dtype=accumulate)
         plain = hidden_ND.new_zeros((), dtype=accumulate)

@@ -1,0 +1,114 @@
+"""Output projection and cross-entropy with gradients in one call (`gradients.c`), for training on a CPU.
+
+`available` says whether it is compiled and the processor has AVX-512; `nmt/loss.py` has the same in torch.
+
+N positions, D width, V vocabulary, W threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nmt import kernels, products
+
+_int, _pointer = ctypes.c_int64, ctypes.c_void_p
+
+
+class _Loss(ctypes.Structure):
+    """nmt_loss in gradients.c."""
+
+    _fields_ = [
+        *((name, _pointer) for name in ("hidden", "weight", "bias", "target")),
+        *((name, _int) for name in ("rows", "width", "vocabulary", "pairs", "gradient", "threads")),
+        ("smoothing", ctypes.c_float),
+        *((name, _pointer) for name in ("panels", "by_outputs", "room", "hidden_grad", "weight_grads")),
+        *((name, _pointer) for name in ("bias_grads", "smoothed", "plain")),
+    ]
+
+
+@cache
+def _library() -> Any:
+    library = kernels.library() if products.available() else None
+    if library is None or not hasattr(library, "nmt_cross_entropy"):
+        return None
+    library.nmt_can_pair.restype = library.nmt_loss_room.restype = _int
+    library.nmt_loss_room.argtypes = [_int, _int]
+    library.nmt_cross_entropy.argtypes, library.nmt_cross_entropy.restype = [_pointer], None
+    return library
+
+
+def available(kind: torch.dtype) -> bool:
+    """Whether products can be of this type: float32, or bfloat16 with sums in float32."""
+    if _library() is None:
+        return False
+    return kind == torch.float32 or (kind == torch.bfloat16 and bool(_library().nmt_can_pair()))
+
+
+def cross_entropy(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    target_N: Tensor,
+    *,
+    smoothing: float,
+    kind: torch.dtype,
+    gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """As `nmt.loss.cross_entropy_sum`: losses with and without smoothing, gradients of the first.
+
+    Args:
+        hidden_ND, weight_VD, bias_V: float32, on the CPU.
+        kind: of the factors of products.
+
+    Returns:
+        Two scalars, and gradients of hidden states, matrix and bias, which are None where not wanted.
+
+    Raises:
+        IndexError: a target is not in the vocabulary.
+    """
+    if len(target_N) and not 0 <= int(target_N.min()) <= int(target_N.max()) < len(weight_VD):
+        raise IndexError(f"a target is not among the {len(weight_VD)} outputs")
+    hidden_ND, weight_VD, target_N = hidden_ND.contiguous(), weight_VD.contiguous(), target_N.contiguous()
+    rows, width = hidden_ND.shape
+    vocabulary, pairs, threads = len(weight_VD), kind == torch.bfloat16, torch.get_num_threads()
+    library, padded = _library(), width + -width % 32
+    words = (width + 1) // 2 if pairs else width
+    copied = (vocabulary + 1) // 2 if pairs else vocabulary if width % 32 else 0
+    panels = torch.empty((vocabulary + -vocabulary % 32) * words)
+    by_outputs = torch.empty(copied * padded + 32) if copied and gradient else None
+    room = torch.empty(threads * (library.nmt_loss_room(width, vocabulary) // 4))
+    hidden_grad = torch.empty_like(hidden_ND) if gradient else None
+    weight_grads = torch.zeros((threads, vocabulary, width)) if gradient else None
+    bias_grads = torch.zeros((threads, vocabulary)) if gradient and bias_V is not None else None
+    smoothed_W, plain_W = torch.zeros((2, threads), dtype=torch.float64)
+    call = _Loss(
+        *map(_address, (hidden_ND, weight_VD, None if bias_V is None else bias_V.contiguous(), target_N)),
+        *(rows, width, vocabulary, pairs, gradient, threads, smoothing),
+        *map(
+            _address, (panels, by_outputs, room, hidden_grad, weight_grads, bias_grads, smoothed_W, plain_W)
+        ),
+    )
+    library.nmt_cross_entropy(ctypes.byref(call))
+    return (
+        smoothed_W.sum().float(),
+        plain_W.sum().float(),
+        hidden_grad,
+        None if weight_grads is None else _summed(weight_grads),
+        None if bias_grads is None else _summed(bias_grads),
+    )
+
+
+def _summed(parts: Tensor) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def _address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()

@@ -1,0 +1,168 @@
+"""The loss and its gradients in C against torch in float64.
+
+N positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from nmt import gradients
+
+needs_floats = pytest.mark.skipif(
+    not gradients.available(torch.float32), reason="no AVX-512 here, or nmt/gradients.c is not compiled"
+)
+needs_pairs = pytest.mark.skipif(
+    not gradients.available(torch.bfloat16),
+    reason="no products of bfloat16 here, or nmt/gradients.c is not compiled",
+)
+SIZES = dict(
+    positions=st.integers(1, 120),
+    width=st.integers(1, 70),
+    vocabulary=st.integers(1, 200),
+    seed=st.integers(0, 999),
+)
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def make(
+    positions: int, width: int, vocabulary: int, seed: int, bias: bool
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden_ND = torch.randn((positions, width), generator=generator)
+    weight_VD = torch.randn((vocabulary, width), generator=generator)
+    bias_V = torch.randn(vocabulary, generator=generator) if bias else None
+    return hidden_ND, weight_VD, bias_V, torch.randint(vocabulary, (positions,), generator=generator)
+
+
+def expected(
+    hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, target_N: Tensor, smoothing: float
+) -> list[Any]:
+    """In float64: loss with and without smoothing, gradients of hidden states, matrix and bias."""
+    leaves = [None if x is None else x.double().requires_grad_() for x in (hidden_ND, weight_VD, bias_V)]
+    logits_NV = F.linear(*leaves)  # type: ignore[arg-type]
+    loss = F.cross_entropy(logits_NV, target_N, reduction="sum", label_smoothing=smoothing)
+    loss.backward()  # type: ignore[no-untyped-call]
+    plain = F.cross_entropy(logits_NV, target_N, reduction="sum")
+    return [loss.detach(), plain.detach(), *(None if leaf is None else leaf.grad for leaf in leaves)]
+
+
+def assert_near(found: tuple[Tensor | None, ...], wanted: list[Any], relative: float) -> None:
+    """Errors against the size of the whole, as products add up what is large and what is small."""
+    for one, other in zip(found, wanted, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert one.shape == other.shape
+            assert (one.double() - other).norm() <= relative * (other.norm() + 0.1)
+
+
+@needs_floats
+@settings(max_examples=60, deadline=None)
+@given(bias=st.booleans(), smoothing=st.sampled_from([0.0, 0.1, 0.9]), threads=st.integers(1, 3), **SIZES)
+def test_float32(
+    positions: int, width: int, vocabulary: int, seed: int, bias: bool, smoothing: float, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    inputs = make(positions, width, vocabulary, seed, bias)
+    found = gradients.cross_entropy(*inputs, smoothing=smoothing, kind=torch.float32, gradient=True)
+    assert_near(found, expected(*inputs, smoothing), 1e-5)
+
+
+@needs_pairs
+@settings(max_examples=60, deadline=None)
+@given(bias=st.booleans(), smoothing=st.sampled_from([0.0, 0.1]), threads=st.integers(1, 3), **SIZES)
+def test_bfloat16(
+    positions: int, width: int, vocabulary: int, seed: int, bias: bool, smoothing: float, threads: int
+) -> None:
+    """Where the factors are of bfloat16 the loss is exact; gradients have a factor that is rounded."""
+    torch.set_num_threads(threads)
+    hidden_ND, weight_VD, bias_V, target_N = make(positions, width, vocabulary, seed, bias)
+    inputs = (hidden_ND.bfloat16().float(), weight_VD.bfloat16().float(), bias_V, target_N)
+    found = gradients.cross_entropy(*inputs, smoothing=smoothing, kind=torch.bfloat16, gradient=True)
+    wanted = expected(*inputs, smoothing)
+    assert_near(found[:2], wanted[:2], 1e-5)
+    assert_near(found[2:], wanted[2:], 0.01)
+
+
+@needs_floats
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_the_same_again(kind: torch.dtype) -> None:
+    """To the last bit, with as many threads: which thread does what is not left to chance."""
+    if not gradients.available(kind):
+        pytest.skip("no products of bfloat16 here")
+    inputs = make(700, 64, 300, 1, True)
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        runs = [gradients.cross_entropy(*inputs, smoothing=0.1, kind=kind, gradient=True) for _ in range(5)]
+        for run in runs[1:]:
+            for one, other in zip(runs[0], run, strict=True):
+                assert one is not None
+                assert other is not None
+                assert torch.equal(one, other)
+
+
+@needs_floats
+def test_without_gradients_and_without_positions() -> None:
+    hidden_ND, weight_VD, bias_V, target_N = make(50, 32, 90, 2, True)
+    inputs = (weight_VD, bias_V)
+    both = [
+        gradients.cross_entropy(
+            hidden_ND, *inputs, target_N, smoothing=0.1, kind=torch.float32, gradient=wanted
+        )
+        for wanted in (True, False)
+    ]
+    assert torch.equal(both[0][0], both[1][0])
+    assert both[1][2:] == (None, None, None)
+    nothing = gradients.cross_entropy(
+        hidden_ND[:0], *inputs, target_N[:0], smoothing=0.1, kind=torch.float32, gradient=True
+    )
+    assert [float(x.abs().sum()) for x in nothing if x is not None] == [0.0] * 5
+
+
+@needs_floats
+@pytest.mark.parametrize("place", ["hidden", "weight"])
+def test_what_is_not_a_number_is_seen(place: str) -> None:
+    hidden_ND, weight_VD, bias_V, target_N = make(60, 16, 100, 3, False)
+    target_N[:] = 5
+    (hidden_ND if place == "hidden" else weight_VD)[7] = math.nan
+    smoothed, plain, hidden_grad, weight_grad, _ = gradients.cross_entropy(
+        hidden_ND, weight_VD, bias_V, target_N, smoothing=0.1, kind=torch.float32, gradient=True
+    )
+    assert hidden_grad is not None
+    assert weight_grad is not None
+    assert not any(x.isfinite().all() for x in (smoothed, plain, hidden_grad, weight_grad))
+
+
+@needs_floats
+@pytest.mark.parametrize("wrong", [-1, 100])
+def test_a_target_that_is_not_there(wrong: int) -> None:
+    inputs = make(10, 16, 100, 4, False)
+    inputs[3][4] = wrong
+    with pytest.raises(IndexError, match="100 outputs"):
+        gradients.cross_entropy(*inputs, smoothing=0.1, kind=torch.float32, gradient=True)
+
+
+@needs_floats
+def test_extreme_scores() -> None:
+    """One output far above all others, and far below."""
+    hidden_ND, weight_VD, bias_V, target_N = make(30, 8, 60, 5, True)
+    assert bias_V is not None
+    bias_V[3], bias_V[4] = 1e4, -1e4
+    inputs = (hidden_ND, weight_VD, bias_V, target_N)
+    found = gradients.cross_entropy(*inputs, smoothing=0.1, kind=torch.float32, gradient=True)
+    assert_near(found, expected(*inputs, 0.1), 1e-5)
