@@ -237,23 +237,11 @@ WIDE_INLINE int64_t insert(float value, int64_t token, float *best, int64_t *tok
     return found;
 }
 
-/* sum_v exp(row[v] - most) of whole vectors; what pads the last is far below. As `exponential` in kernels.h, with
- * instructions of this processor. */
+/* sum_v exp(row[v] - most) of whole vectors; what pads the last is far below. */
 WIDE_INLINE float sum_of_exponentials(const float *row, int64_t count, float most) {
     __m512 total = _mm512_setzero_ps();
-    for (int64_t v = 0; v < count; v += 16) {
-        __m512 x = _mm512_max_ps(_mm512_sub_ps(_mm512_loadu_ps(row + v), _mm512_set1_ps(most)), _mm512_set1_ps(-87.0f));
-        __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
-        __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-        r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
-        __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(1.9875691500e-4f), r, _mm512_set1_ps(1.3981999507e-3f));
-        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
-        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
-        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
-        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
-        p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
-        total = _mm512_add_ps(total, _mm512_scalef_ps(p, n));
-    }
+    for (int64_t v = 0; v < count; v += 16)
+        total = _mm512_add_ps(total, exponentials(_mm512_sub_ps(_mm512_loadu_ps(row + v), _mm512_set1_ps(most))));
     return _mm512_reduce_add_ps(total);
 }
 

@@ -98,12 +98,15 @@ def cross_entropy(
         smoothed_W.sum().float(),
         plain_W.sum().float(),
         hidden_grad,
-        None if weight_grads is None else _summed(weight_grads),
-        None if bias_grads is None else _summed(bias_grads),
+        summed(weight_grads),
+        summed(bias_grads),
     )
 
 
-def _summed(parts: Tensor) -> Tensor:
+def summed(parts: Tensor | None) -> Tensor | None:
+    """The sum over the first axis, in order: what each thread has added up."""
+    if parts is None:
+        return None
     total = parts[0]
     for part in parts[1:]:
         total += part

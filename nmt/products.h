@@ -37,6 +37,21 @@ enum { ADD = 1, RELU = 2 }; /* to what stands in y; max(0, y) */
  * the number of rows. */
 #define AS_WRITTEN(x) __asm__("" : "+v"(x))
 
+/* As `exponential` in kernels.h, with instructions of this processor. */
+WIDE_INLINE __m512 exponentials(__m512 x) {
+    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
+    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(1.9875691500e-4f), r, _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+    return _mm512_scalef_ps(p, n);
+}
+
 /* Bytes of room that `multiply` needs for int8: rows as bytes and their scales. */
 WIDE_INLINE int64_t room_for_bytes(int64_t rows, int64_t inputs) { return rows * (inputs + 4) + 64; }
 

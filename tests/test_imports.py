@@ -37,6 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     # Functions of tensors and of text, which know nothing of models or files
     "nmt.loss": {"nmt.gradients"},
     "nmt.gradients": {"nmt.kernels", "nmt.products"},
+    "nmt.linear": {"nmt.gradients", "nmt.kernels"},
+    "nmt.short_attention": {"nmt.kernels", "nmt.products"},
     "nmt.search": set(),
     "nmt.kernels": set(),
     "nmt.products": {"nmt.kernels"},
@@ -55,14 +57,15 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.optimization": {"nmt.config"},
     # Models. Configuration stops at the package: its modules take plain arguments.
     "nmt.models": {"nmt.models.*", "nmt.model_config"},
-    "nmt.models.*": {"nmt.models.*"},
+    "nmt.models.*": {"nmt.models.*", "nmt.linear"},
     "nmt.models.dropout": set(),
-    "nmt.models.packed": {"nmt.kernels", "nmt.products"},
+    "nmt.models.packed": {"nmt.kernels", "nmt.linear", "nmt.products"},
     "nmt.models.fast_transformer": {"nmt.models.*", "nmt.kernels", "nmt.products"},
     "nmt.models.rows": set(),
     "nmt.models.positions": {"nmt.models.dropout"},
     "nmt.models.attention": {
-        *("nmt.kernels", "nmt.models.dropout", "nmt.models.packed", "nmt.models.positions", "nmt.models.rows")
+        *("nmt.kernels", "nmt.linear", "nmt.short_attention"),
+        *("nmt.models.dropout", "nmt.models.packed", "nmt.models.positions", "nmt.models.rows"),
     },
     "nmt.models.embeddings": set(),
     # Model folders -> text -> pictures, word links

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt import kernels
+from nmt import kernels, short_attention
+from nmt.linear import Linear
 from nmt.models.dropout import dropout as drop
 from nmt.models.packed import linear_part
 from nmt.models.positions import RelativePositions, rotate
@@ -35,9 +36,9 @@ class AdditiveAttention(nn.Module):
 
     def __init__(self, query_width: int, key_width: int, attention_width: int, dropout: float = 0.0):
         super().__init__()
-        self.query = nn.Linear(query_width, attention_width, bias=False)
-        self.key = nn.Linear(key_width, attention_width, bias=False)
-        self.energy = nn.Linear(attention_width, 1, bias=False)
+        self.query = Linear(query_width, attention_width, bias=False)
+        self.key = Linear(key_width, attention_width, bias=False)
+        self.energy = Linear(attention_width, 1, bias=False)
         self.dropout = dropout
 
     def project_keys(self, values_BSD: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ class GeneralScore(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.key = nn.Linear(width, width, bias=False)
+        self.key = Linear(width, width, bias=False)
 
     def project_keys(self, values_BSD: Tensor) -> Tensor:
         projected: Tensor = self.key(values_BSD)
@@ -103,9 +104,9 @@ class ConcatScore(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.energy = nn.Linear(width, 1, bias=False)
+        self.query = Linear(width, width, bias=False)
+        self.key = Linear(width, width, bias=False)
+        self.energy = Linear(width, 1, bias=False)
 
     def project_keys(self, values_BSD: Tensor) -> Tensor:
         projected: Tensor = self.key(values_BSD)
@@ -126,7 +127,7 @@ class LocationScore(nn.Module):
 
     def __init__(self, width: int, positions: int):
         super().__init__()
-        self.position = nn.Linear(width, positions, bias=False)
+        self.position = Linear(width, positions, bias=False)
 
     def project_keys(self, values_BSD: Tensor) -> Tensor:
         return values_BSD  # only their number is read
@@ -181,8 +182,8 @@ class LuongAttention(nn.Module):
         self.window = window
         self.window_size = window_size
         if window == "local-p":
-            self.predictor = nn.Linear(width, width, bias=False)  # W_p
-            self.predictor_energy = nn.Linear(width, 1, bias=False)  # v_p
+            self.predictor = Linear(width, width, bias=False)  # W_p
+            self.predictor_energy = Linear(width, 1, bias=False)  # v_p
         self.dropout = dropout
 
     def project_keys(self, values_BSD: Tensor) -> Tensor:
@@ -243,8 +244,8 @@ class MultiHeadProjections(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.input = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
+        self.input = Linear(width, 3 * width)
+        self.output = Linear(width, width)
 
     def query_key_value(
         self, x_BQD: Tensor, rotation_QM: Tensor | None = None, live: Live | None = None
@@ -319,6 +320,9 @@ def scaled_dot_product(
         return F.scaled_dot_product_attention(
             query_BHQN, key_BHSN, value_BHSN, attn_mask=bias, dropout_p=dropout, is_causal=causal
         )
+    plain = record is None and relative is None and not dropout
+    if plain and short_attention.usable(query_BHQN, bias, key_BHSN):
+        return short_attention.attend(query_BHQN, key_BHSN, value_BHSN, bias, causal=causal)
     query_BHQN = query_BHQN * query_BHQN.size(-1) ** -0.5
     scores = query_BHQN @ key_BHSN.transpose(-1, -2)
     if relative is not None and distance_B1QS is not None:

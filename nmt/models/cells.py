@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from nmt.linear import Linear
 from nmt.models.dropout import dropout as drop
 
 LayerState = tuple[Tensor, ...]  # (hidden,) of a GRU; (hidden, cell) of an LSTM; each (N, D)
@@ -32,10 +33,10 @@ class GatedUnit(nn.Module):
 
     def __init__(self, input_width: int, hidden_width: int, context_width: int = 0):
         super().__init__()
-        self.input = nn.Linear(input_width, 3 * hidden_width)
-        self.context = nn.Linear(context_width, 3 * hidden_width, bias=False) if context_width else None
-        self.gates = nn.Linear(hidden_width, 2 * hidden_width, bias=False)
-        self.candidate = nn.Linear(hidden_width, hidden_width, bias=False)
+        self.input = Linear(input_width, 3 * hidden_width)
+        self.context = Linear(context_width, 3 * hidden_width, bias=False) if context_width else None
+        self.gates = Linear(hidden_width, 2 * hidden_width, bias=False)
+        self.candidate = Linear(hidden_width, hidden_width, bias=False)
 
     def project_input(self, embedded: Tensor) -> Tensor:
         """(N, E) -> (N, 3D)."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt import kernels, products
+from nmt.linear import linear as multiply
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -133,7 +134,7 @@ def _with_packed(module: nn.Module, precision: str) -> nn.Module:
 def linear_part(linear: nn.Module, x: Tensor, rows: slice) -> Tensor:
     """Some of the outputs of a linear layer, packed or not."""
     if isinstance(linear, nn.Linear):
-        return F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
+        return multiply(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
     part: Tensor = linear.part(x, rows)  # type: ignore[operator]
     return part
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nmt.linear import Linear
 from nmt.models.attention import AdditiveAttention, LuongAttention
 from nmt.models.cells import (
     BidirectionalGatedEncoder,
@@ -154,13 +155,13 @@ class Bahdanau(nn.Module):
         )
         context_width = 2 * hidden_width
         self.encoder = BidirectionalGatedEncoder(embedding_width, hidden_width)
-        self.first_state = nn.Linear(hidden_width, hidden_width)
+        self.first_state = Linear(hidden_width, hidden_width)
         self.attention = AdditiveAttention(hidden_width, context_width, attention_width, attention_dropout)
         self.cell = GatedUnit(embedding_width, hidden_width, context_width)
         # In pairs for the maxout.
-        self.maxout_hidden = nn.Linear(hidden_width, 2 * maxout_width)
-        self.maxout_input = nn.Linear(embedding_width, 2 * maxout_width, bias=False)
-        self.maxout_context = nn.Linear(context_width, 2 * maxout_width, bias=False)
+        self.maxout_hidden = Linear(hidden_width, 2 * maxout_width)
+        self.maxout_input = Linear(embedding_width, 2 * maxout_width, bias=False)
+        self.maxout_context = Linear(context_width, 2 * maxout_width, bias=False)
         if initialization == "paper":
             self._initialize_as_paper()
         else:
@@ -307,7 +308,7 @@ class Luong(nn.Module):
         )
         # [y; h~] as input (sec. 3.3): a product for each half, so that those of all y are one.
         gates = {"lstm": 4, "gru": 3}[cell] * hidden_width
-        self.feed = nn.Linear(attentional_width, gates, bias=False) if input_feeding else None
+        self.feed = Linear(attentional_width, gates, bias=False) if input_feeding else None
         self.attention = LuongAttention(
             hidden_width,
             score=score,
@@ -316,7 +317,7 @@ class Luong(nn.Module):
             max_positions=max_positions,
             dropout=attention_dropout,
         )
-        self.combine = nn.Linear(2 * hidden_width, attentional_width, bias=False)  # W_c
+        self.combine = Linear(2 * hidden_width, attentional_width, bias=False)  # W_c
         initialize(self, initialization, 0.1)  # sec. 4.1
         # Entries of the attentional vector grow to +-1, those of an embedding stay near width^-0.5: fed as it
         # is, it drowns the word it comes with, and the model takes several times as long to learn.

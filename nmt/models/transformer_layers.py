@@ -11,6 +11,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt.linear import Linear
 from nmt.models.attention import MultiHeadProjections, scaled_dot_product
 from nmt.models.dropout import dropout
 from nmt.models.positions import Places, RelativePositions
@@ -34,9 +35,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, inner_width: int, dropout: float, activation: str = "relu"):
         super().__init__()
-        self.inner = nn.Linear(width, inner_width)
-        self.gate = nn.Linear(width, inner_width) if activation == "swiglu" else None
-        self.outer = nn.Linear(inner_width, width)
+        self.inner = Linear(width, inner_width)
+        self.gate = Linear(width, inner_width) if activation == "swiglu" else None
+        self.outer = Linear(inner_width, width)
         self.activation = _ACTIVATIONS[activation]
         self.dropout = dropout
 
