@@ -10,11 +10,19 @@ from papers import randomize
 from small_models import bahdanau, luong, prefixes, random_source, recurrent, transformer
 from torch import Tensor
 
-from nmt.models.dropout import dropout
+from nmt.models.dropout import add_dropped, dropout
 
 # --- the function ----------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["C", "torch"])
+def in_c(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one pass where it is compiled, and with torch."""
+    if request.param == "torch":
+        monkeypatch.setattr("nmt.models.dropout._library", lambda: None)
+
+
+@pytest.mark.usefixtures("in_c")
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_dropout_rate_mean_and_variance(rate: float, dtype: torch.dtype) -> None:
@@ -31,6 +39,7 @@ def test_dropout_rate_mean_and_variance(rate: float, dtype: torch.dtype) -> None
     assert kept.var().item() == pytest.approx(rate * (1 - rate), rel=0.02)
 
 
+@pytest.mark.usefixtures("in_c")
 @pytest.mark.parametrize("rate", [0.2, 0.5])
 def test_dropout_is_independent_between_neighbours(rate: float) -> None:
     """One draw serves four elements: no two of them may agree more often than by chance."""
@@ -44,6 +53,7 @@ def test_dropout_is_independent_between_neighbours(rate: float) -> None:
         assert abs(correlation) < 4.5 / (count - lag) ** 0.5
 
 
+@pytest.mark.usefixtures("in_c")
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (0,), (2, 0, 3), (5, 7), (2, 3, 4, 5)])
 def test_dropout_shapes(shape: tuple[int, ...]) -> None:
     x = torch.full(shape, 3.0)
@@ -53,6 +63,7 @@ def test_dropout_shapes(shape: tuple[int, ...]) -> None:
     assert all(value in (0.0, 6.0) for value in dropped.flatten().tolist())
 
 
+@pytest.mark.usefixtures("in_c")
 def test_dropout_of_a_transposed_tensor() -> None:
     x = torch.arange(1.0, 1001.0).view(20, 50).t()
     torch.manual_seed(24)
@@ -62,6 +73,7 @@ def test_dropout_of_a_transposed_tensor() -> None:
     assert torch.equal(dropped[kept], 2 * x[kept])
 
 
+@pytest.mark.usefixtures("in_c")
 def test_dropout_backward_mask_is_forward_mask() -> None:
     x = torch.randn(501, dtype=torch.float64, generator=torch.Generator().manual_seed(25))
     x.requires_grad_()
@@ -74,12 +86,14 @@ def test_dropout_backward_mask_is_forward_mask() -> None:
     assert 0 < (x.grad == 0).sum() < 501
 
 
+@pytest.mark.usefixtures("in_c")
 def test_dropout_without_effect() -> None:
     x = torch.randn(100)
     assert torch.equal(dropout(x, 0.0, True), x)
     assert torch.equal(dropout(x, 0.7, False), x)
 
 
+@pytest.mark.usefixtures("in_c")
 def test_dropout_follows_the_seed() -> None:
     x = torch.ones(1000)
     torch.manual_seed(26)
@@ -90,11 +104,34 @@ def test_dropout_follows_the_seed() -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.usefixtures("in_c")
 @pytest.mark.parametrize("rate", [0.9999, 0.99999, 0.999999])
 def test_dropout_close_to_one(rate: float) -> None:
     """Any rate below 1 is allowed; one close to it keeps next to nothing."""
     torch.manual_seed(27)
     assert (dropout(torch.ones(10_000), rate, True) != 0).double().mean() < 0.001
+
+
+@pytest.mark.usefixtures("in_c")
+@pytest.mark.parametrize("shape", [(7,), (4, 33), (3, 5, 128)])
+def test_sum_with_what_is_dropped(shape: tuple[int, ...]) -> None:
+    """The same as the two one after the other, gradients too, of any layout."""
+    generator = torch.Generator().manual_seed(28)
+    x, output = (torch.randn(shape, generator=generator).requires_grad_() for _ in range(2))
+    weight = torch.randn(shape, generator=generator)
+    found = []
+    for total in (
+        lambda: add_dropped(x, output, 0.4, True),
+        lambda: x + dropout(output, 0.4, True),
+        lambda: add_dropped(x.flip(0).flip(0), output.t().t() if output.dim() == 2 else output, 0.4, True),
+    ):
+        torch.manual_seed(29)
+        y = total()
+        found.append([y, *torch.autograd.grad((y * weight).sum(), [x, output])])
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            torch.testing.assert_close(one, same)
+    assert torch.equal(add_dropped(x, output, 0.4, False), x + output)
 
 
 # --- where it is -----------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     # Models. Configuration stops at the package: its modules take plain arguments.
     "nmt.models": {"nmt.models.*", "nmt.model_config"},
     "nmt.models.*": {"nmt.models.*", "nmt.linear"},
-    "nmt.models.dropout": set(),
+    "nmt.models.dropout": {"nmt.kernels", "nmt.products"},
     "nmt.models.packed": {"nmt.kernels", "nmt.linear", "nmt.products"},
     "nmt.models.fast_transformer": {"nmt.models.*", "nmt.kernels", "nmt.products"},
     "nmt.models.rows": set(),

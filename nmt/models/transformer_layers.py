@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from nmt.linear import Linear
 from nmt.models.attention import MultiHeadProjections, scaled_dot_product
-from nmt.models.dropout import dropout
+from nmt.models.dropout import add_dropped, dropout
 from nmt.models.positions import Places, RelativePositions
 from nmt.models.rows import Live
 
@@ -65,7 +65,7 @@ class Residual(nn.Module):
 
     def leave(self, x: Tensor, output: Tensor) -> Tensor:
         """The layer's result from its input and the sub-layer's output."""
-        x = x + dropout(output, self.dropout, self.training)
+        x = add_dropped(x, output, self.dropout, self.training)
         return x if self.pre_norm else self.norm(x)
 
 
