@@ -13,7 +13,7 @@ help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## Virtual environment in .venv with the exact versions of constraints.txt
-$(READY): pyproject.toml constraints.txt $(wildcard nmt/*.c nmt/*.h)
+$(READY): pyproject.toml constraints.txt $(wildcard nmt/native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nmt.cli import output as out
+from nmt.cli.reading import Reading
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
-    from nmt.alignment import Alignment, Gold
     from nmt.checkpoint import LoadedModel
+    from nmt.gold import Agreement, Gold
+    from nmt.text_alignment import Alignment, Symmetric
 
 
 def align(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, or a run folder.")],
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Text, plain or .gz.")],
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="Its translation, line by line.")],
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL", help="A model folder, or a run folder.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Argument(metavar="SOURCE", help="Text, plain or .gz; - is standard input.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Argument(metavar="TARGET", help="Its translation, line by line.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
     words: Annotated[
         str, typer.Option(metavar="blank|punctuation", help="What ends a word; punctuation: marks are words.")
@@ -30,20 +36,106 @@ def align(
     gold: Annotated[Path | None, typer.Option(help="Right links, to measure the error rate AER.")] = None,
     gold_base: Annotated[int, typer.Option(min=0, max=1, help="Number of the first word in --gold.")] = 0,
     layer: Annotated[
-        str | None, typer.Option(metavar="N|best", help="Layer to read, from 1; the mean without it.")
+        str | None, typer.Option(metavar="N|mean|best", help="Layer to read, from 1; the mean without it.")
     ] = None,
-    head: Annotated[int | None, typer.Option(min=1, help="Head of --layer; the mean without it.")] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="N|mean", help="Head of --layer; the mean without it.")
+    ] = None,
+    shift: Annotated[
+        bool | None,
+        typer.Option(
+            help="Read where a target word has been read, not where it is predicted; no without it."
+        ),
+    ] = None,
+    best: Annotated[
+        bool,
+        typer.Option(
+            "--best", help="The layer, head and shift that agree best with --gold; else with --reverse."
+        ),
+    ] = False,
+    reverse: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="A model that translates back: links of both.")
+    ] = None,
+    reverse_layer: Annotated[
+        str | None, typer.Option(metavar="N|mean|best", help="Layer of --reverse; as --layer without it.")
+    ] = None,
+    reverse_head: Annotated[
+        str | None, typer.Option(metavar="N|mean", help="Head of --reverse; as --head without it.")
+    ] = None,
+    symmetrize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="How two directions are made one: intersection, union, grow-diag, grow-diag-final, "
+            "grow-diag-final-and (without it).",
+        ),
+    ] = None,
+    forward: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Links there are, in place of MODEL and texts.")
+    ] = None,
+    backward: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Those of the other direction, source-target too.")
+    ] = None,
+    turn_backward: Annotated[
+        bool, typer.Option("--turn-backward", help="Links of --backward are target-source.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Align the words of a translated text by attention: links "source-target" from 0, line by line."""
-    reading = Reading(words, gold, gold_base, layer, head)
+    if best and layer not in (None, "best"):
+        raise UserError(f"--best chooses the layer; leave out --layer {layer}")
+    layer = "best" if best else layer
+    reading = Reading(words, gold, gold_base, layer, head, shift, reverse is not None)
+    from nmt.symmetrize import DEFAULT, METHODS
 
+    if symmetrize is not None and symmetrize not in METHODS:
+        raise UserError(f"--symmetrize {symmetrize} is not known; use {', '.join(METHODS)}")
+    if symmetrize is not None and reverse is None and backward is None:
+        raise UserError("--symmetrize needs two directions; add --reverse MODEL, or --backward FILE")
+    if reverse is None and (reverse_layer is not None or reverse_head is not None):
+        raise UserError("--reverse-layer and --reverse-head are of the model of --reverse; add that")
+    if turn_backward and backward is None:
+        raise UserError("--turn-backward is about --backward; add that")
+    method = symmetrize or DEFAULT
+    if forward is not None or backward is not None:
+        if forward is None:
+            raise UserError("--backward needs the other direction; add --forward FILE")
+        if model is not None or reverse is not None or layer is not None or shift is not None:
+            raise UserError(
+                "--forward takes the links of a file; leave out MODEL and what is about attention"
+            )
+        _align_files(forward, backward, turn_backward, method, gold, gold_base, output, json)
+        return
+    if model is None or source is None or target is None:
+        raise UserError("give MODEL SOURCE TARGET, or links with --forward FILE")
+    backward_reading = replace(
+        reading,
+        layer=layer if reverse_layer is None else reverse_layer,
+        # Another layer's head is another head.
+        head=head if reverse_head is None and reverse_layer is None else reverse_head,
+        prefix="--" if reverse_layer is None and reverse_head is None else "--reverse-",
+    )
+    _align_texts(model, reverse, source, target, (reading, backward_reading), method, output, device, json)
+
+
+def _align_texts(
+    model: Path,
+    reverse: Path | None,
+    source: str,
+    target: str,
+    readings: tuple[Reading, Reading],
+    method: str,
+    output: Path | None,
+    device: str,
+    json: bool,
+) -> None:
     from nmt.checkpoint import load_model
     from nmt.data.corpus import display_name, read_lines, unequal_counts
     from nmt.device import choose_device
-    from nmt.files import write_file
+    from nmt.forced import require_attention
 
+    reading, backward_reading = readings
     if source == target == "-":
         raise UserError("SOURCE and TARGET cannot both be standard input; give a file for one of them")
     sources, targets = list(read_lines(source)), list(read_lines(target))
@@ -51,80 +143,167 @@ def align(
         raise unequal_counts(source, len(sources), target, len(targets))
     right = reading.gold_of(sources, targets)
     if output is not None:
-        out.check_output(output, source, target, *([] if gold is None else [gold]))
-    found = reading.align(load_model(model, choose_device(device)), sources, targets, right)
-    for number in found.too_long:
+        out.check_output(output, source, target, *([] if reading.gold is None else [reading.gold]))
+    chosen = choose_device(device)
+    loaded = load_model(model, chosen)
+    back = None if reverse is None else load_model(reverse, chosen)
+    if back is not None:
+        require_attention(back)
+    if back is None:
+        both, forward = None, reading.align(loaded, sources, targets, right)
+        found, too_long, agreement = forward.links, forward.too_long, forward.agreement
+    else:
+        both = _both_ways((loaded, back), readings, (sources, targets), method, right)
+        forward = both.forward
+        found, too_long, agreement = both.links, both.too_long, both.agreement
+    for number in too_long:
         out.warn(f"{display_name(source)}:{number + 1}: the pair is too long for the model; left unaligned")
-    agreement = found.agreement
-    text = "".join(f"{line}\n" for line in found.lines)
+    about: dict[str, Any] = {"words": reading.words, "layer": forward.view.layer, "head": forward.view.head}
+    about["shift"] = forward.view.shift
+    if both is not None:
+        about |= _about_both(both, method)
+    if forward.ranking and reading.best:
+        about["views"] = [
+            {"layer": view.layer, "head": view.head, "shift": view.shift, **_measures(of_view)}
+            for view, of_view in forward.ranking
+        ]
+    _write(found, output, json, agreement, about)
+    if agreement is None or json:
+        return
+    if reading.best:
+        _note_ranking("", forward)
+    if both is None:
+        out.note(_aer(agreement, len(sources), str(forward.view)))
+        return
+    if backward_reading.best:
+        _note_ranking("reverse: ", both.backward)
+    for name, direction in (("forward", forward), ("reverse", both.backward)):
+        assert direction.agreement is not None
+        out.note(_aer(direction.agreement, len(sources), f"{name}: {direction.view}"))
+    for name, of_method in both.by_method.items():
+        if name != method:
+            out.note(_aer(of_method, len(sources), name))
+    out.note(_aer(agreement, len(sources), method))
+
+
+def _align_files(
+    forward: Path,
+    backward: Path | None,
+    turn: bool,
+    method: str,
+    gold: Path | None,
+    gold_base: int,
+    output: Path | None,
+    json: bool,
+) -> None:
+    from nmt.alignment import in_order
+    from nmt.gold import agreement_of, read_links
+    from nmt.symmetrize import METHODS
+
+    files = [path for path in (forward, backward, gold) if path is not None]
+    if output is not None:
+        out.check_output(output, *files)
+    found = [line.possible for line in read_links(forward)]
+
+    def read_beside(path: Path, base: int = 0) -> list[Any]:
+        lines = read_links(path, base=base)
+        if len(lines) != len(found):
+            raise UserError(
+                f"has {len(lines):,} lines and {forward} has {len(found):,}; give links of one text",
+                file=path,
+            )
+        return lines
+
+    if backward is not None:
+        other = read_beside(backward)
+        sides = [(line.turned() if turn else line).possible for line in other]
+        found = [frozenset(METHODS[method](ours, theirs)) for ours, theirs in zip(found, sides, strict=True)]
+    agreement = None
+    if gold is not None:
+        right = read_beside(gold, gold_base)
+        if not any(line.possible for line in right):
+            raise UserError("has no links; give a gold alignment", file=gold)
+        agreement = agreement_of(found, right)
+    name = method if backward is not None else str(forward)
+    _write([in_order(links) for links in found], output, json, agreement, {"symmetrize": name})
+    if agreement is not None and not json:
+        out.note(_aer(agreement, len(found), name))
+
+
+def _write(
+    links: list[list[tuple[int, int]]],
+    output: Path | None,
+    json: bool,
+    agreement: Agreement | None,
+    about: dict[str, Any],
+) -> None:
+    from nmt.alignment import pharaoh
+    from nmt.files import write_file
+
+    lines = [pharaoh(found) for found in links]
+    text = "".join(f"{line}\n" for line in lines)
     if output is not None:
         write_file(output, text)
     if json:
-        out.result_json(
-            {
-                "aer": None if agreement is None else round(agreement.aer, 4),
-                "precision": None if agreement is None else round(agreement.precision, 4),
-                "recall": None if agreement is None else round(agreement.recall, 4),
-                "lines": len(sources),
-                "words": words,
-                "layer": found.view.layer,
-                "head": found.view.head,
-                "links": found.lines,
-            }
-        )
+        out.result_json({**_measures(agreement), "lines": len(lines), **about, "links": lines})
     elif output is None:
         sys.stdout.write(text)
-    if agreement is not None and not json:
-        out.note(
-            f"AER {agreement.aer:.4f} (precision {agreement.precision:.4f}, recall {agreement.recall:.4f}, "
-            f"{len(sources):,} lines; {found.view})"
-        )
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How links are read off attention, and what they are compared to; nmt evaluate has the same options.
+def _both_ways(
+    models: tuple[LoadedModel, LoadedModel],
+    readings: tuple[Reading, Reading],
+    texts: tuple[list[str], list[str]],
+    method: str,
+    gold: list[Gold] | None,
+) -> Symmetric:
+    from nmt.text_alignment import choose, choose_by_agreement, symmetric
 
-    Raises:
-        UserError: the options are wrong.
-    """
+    forward = readings[0].look(models[0], *texts)
+    backward = readings[1].look(models[1], *reversed(texts))
+    if gold is not None:
+        turned = [line.turned() for line in gold]
+        return symmetric(choose(forward, gold), choose(backward, turned), method, gold)
+    if readings[0].best or readings[1].best:
+        ours, theirs, agreement = choose_by_agreement(forward, backward)
+        out.note(f"the directions agree most, F1 {agreement:.4f}: {ours.view}; reverse: {theirs.view}")
+        return symmetric(ours, theirs, method, None)
+    return symmetric(choose(forward, None), choose(backward, None), method, None)
 
-    words: str
-    gold: Path | None
-    gold_base: int
-    layer: str | None
-    head: int | None
 
-    def __post_init__(self) -> None:
-        if self.words not in ("blank", "punctuation"):
-            raise UserError(f"--words {self.words} is not known; use blank or punctuation")
-        if self.layer is None and self.head is not None:
-            raise UserError(f"--head {self.head} needs --layer: heads of different layers are strangers")
-        if self.layer == "best" and (self.gold is None or self.head is not None):
-            raise UserError("--layer best needs a gold alignment, and chooses the head itself")
-        if self.layer not in (None, "best") and not re.fullmatch(r"[1-9]\d{0,3}", self.layer, re.ASCII):
-            raise UserError(f"--layer {self.layer} is not a number from 1, nor best")
+def _about_both(both: Symmetric, method: str) -> dict[str, Any]:
+    return {
+        "symmetrize": method,
+        "directions": {
+            name: {
+                "layer": found.view.layer,
+                "head": found.view.head,
+                "shift": found.view.shift,
+                **_measures(found.agreement),
+            }
+            for name, found in (("forward", both.forward), ("reverse", both.backward))
+        },
+        "methods": {name: _measures(found) for name, found in both.by_method.items()},
+    }
 
-    def gold_of(self, sources: Sequence[str], targets: Sequence[str]) -> list[Gold] | None:
-        from nmt.alignment import read_gold
 
-        if self.gold is None:
-            return None
-        pairs = list(zip(sources, targets, strict=True))
-        return read_gold(self.gold, pairs, words=self.words, base=self.gold_base)
+def _measures(agreement: Agreement | None) -> dict[str, float | None]:
+    if agreement is None:
+        return {"aer": None, "precision": None, "recall": None}
+    return {
+        "aer": round(agreement.aer, 4),
+        "precision": round(agreement.precision, 4),
+        "recall": round(agreement.recall, 4),
+    }
 
-    def align(
-        self, loaded: LoadedModel, sources: Sequence[str], targets: Sequence[str], gold: list[Gold] | None
-    ) -> Alignment:
-        from nmt.alignment import Aligner, View, align_text
 
-        aligner = Aligner(loaded, self.words)
-        if self.layer == "best":
-            views = aligner.views()
-        else:
-            views = [View(None if self.layer is None else int(self.layer), self.head)]
-        pairs = list(zip(sources, targets, strict=True))
-        total = len(pairs)
-        found = align_text(aligner, pairs, views, gold, lambda n: out.status(f"{n:,} of {total:,} lines"))
-        out.status("")
-        return found
+def _aer(agreement: Agreement, lines: int, name: str) -> str:
+    return (
+        f"AER {agreement.aer:.4f} (precision {agreement.precision:.4f}, recall {agreement.recall:.4f}, "
+        f"{lines:,} lines; {name})"
+    )
+
+
+def _note_ranking(name: str, found: Alignment) -> None:
+    for view, agreement in found.ranking:
+        out.note(f"{name}{view}: AER {agreement.aer:.4f}")

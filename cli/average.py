@@ -14,27 +14,27 @@ from nmt.errors import UserError
 def average(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     output: Annotated[Path, typer.Option(help="Model folder to write.")],
-    last: Annotated[int, typer.Option(min=1, help="How many checkpoints, the latest ones.")] = 5,
+    last: Annotated[
+        int | None, typer.Option(min=1, help="How many checkpoints, the latest ones; 5 without --best.")
+    ] = None,
+    best: Annotated[
+        int | None, typer.Option(min=1, help="How many checkpoints, the best by training.metric.")
+    ] = None,
 ) -> None:
-    """Write the mean of the last checkpoints of a run: often better than any one of them."""
+    """Write the mean of the last, or the best, checkpoints of a run: often better than any one of them."""
+    from nmt.averaging import best_checkpoints, last_checkpoints
     from nmt.checkpoint import average as mean
     from nmt.checkpoint import load_model, save_model
-    from nmt.run import list_checkpoints
 
     if not run.is_dir():
         raise UserError("is no run folder; name the folder that `nmt train` wrote", file=run)
-    found = [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.scheduled]
-    if len(found) < last:
-        raise UserError(
-            f"has {len(found)} checkpoints, not {last}; use --last {max(len(found), 1)}, or train with "
-            f"training.keep_last = {last}",
-            file=run,
-        )
+    if last is not None and best is not None:
+        raise UserError("--last and --best choose different checkpoints; give one of them")
     if output.is_symlink() or (output / "training_state.pt").exists():
         raise UserError("is a checkpoint of a run; choose another --output", file=output)
     if output.exists() and not (output / "manifest.json").exists():
         raise UserError("exists and is not a model; choose another --output", file=output)
-    chosen = found[-last:]
+    chosen = last_checkpoints(run, last or 5) if best is None else best_checkpoints(run, best)
     newest = load_model(chosen[-1].folder)
     manifest = {
         "step": chosen[-1].step,

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nmt.cli import output as out
-from nmt.cli.align import Reading
+from nmt.cli import scores
+from nmt.cli.reading import Reading
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
-    from nmt.alignment import Gold
-    from nmt.checkpoint import LoadedModel
-    from nmt.evaluation import Score
-    from nmt.results import Row
+    from nmt.assessment import Measured
+    from nmt.gold import Gold
+    from nmt.model_evaluation import ModelUnderTest
+
+PAIRED = {
+    "bootstrap": ("bootstrap",),
+    "randomization": ("randomization",),
+    "both": ("bootstrap", "randomization"),
+    "none": (),
+}
 
 
 def evaluate(
     model: Annotated[
         Path | None, typer.Argument(metavar="MODEL", help="A model or run folder, to translate --source.")
     ] = None,
-    source: Annotated[Path | None, typer.Option(help="Text for MODEL to translate.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Text for MODEL to translate; or what systems translated.")
+    ] = None,
     reference: Annotated[
         list[Path] | None, typer.Option(help="The right translation; may be given again.")
     ] = None,
@@ -41,8 +50,38 @@ def evaluate(
     beam_size: Annotated[int | None, typer.Option(min=1, help="1 is greedy.")] = None,
     length_penalty: Annotated[float | None, typer.Option(min=0.0, help="0 is none.")] = None,
     tokenize: Annotated[str | None, typer.Option(help="sacreBLEU's tokenizer for BLEU, e.g. none.")] = None,
-    lowercase: Annotated[bool, typer.Option("--lowercase", help="Compare without case.")] = False,
+    lowercase: Annotated[
+        bool, typer.Option("--lowercase", help="BLEU and chrF compare without case.")
+    ] = False,
+    chrf_lowercase: Annotated[
+        bool | None, typer.Option(help="chrF compares without case; as --lowercase without it.")
+    ] = None,
+    ter_case_sensitive: Annotated[
+        bool, typer.Option("--ter-case-sensitive", help="TER compares with case; without case else.")
+    ] = False,
+    comet: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="COMET too, e.g. Unbabel/wmt22-comet-da; needs nmt[metrics]."),
+    ] = None,
     confidence: Annotated[bool, typer.Option(help="95 % bootstrap intervals.")] = True,
+    paired: Annotated[
+        str | None,
+        typer.Option(
+            metavar="bootstrap|randomization|both|none",
+            help="How systems are compared with the first; bootstrap without it.",
+        ),
+    ] = None,
+    by_length: Annotated[bool, typer.Option("--by-length", help="Scores by words of --source too.")] = False,
+    training: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|RUN",
+            help="Target side of the training text, or a run: words right by how often it has them.",
+        ),
+    ] = None,
+    sentences: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Write each line's translations and scores.")
+    ] = None,
     gold_alignment: Annotated[
         Path | None, typer.Option(help="Right word links of --source and --reference, for MODEL's AER.")
     ] = None,
@@ -51,49 +90,70 @@ def evaluate(
     ] = "blank",
     gold_base: Annotated[int, typer.Option(min=0, max=1, help="Number of its first word.")] = 0,
     layer: Annotated[
-        str | None, typer.Option(metavar="N|best", help="Layer that aligns, from 1; the mean without it.")
+        str | None,
+        typer.Option(metavar="N|mean|best", help="Layer that aligns, from 1; the mean without it."),
     ] = None,
-    head: Annotated[int | None, typer.Option(min=1, help="Head of --layer; the mean without it.")] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="N|mean", help="Head of --layer; the mean without it.")
+    ] = None,
+    shift: Annotated[
+        bool | None, typer.Option(help="Align where a word has been read; where it is predicted without it.")
+    ] = None,
     results: Annotated[
         Path | None, typer.Option(help="Add the scores to this results.json, and its results.md.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """BLEU, chrF2 and TER by sacreBLEU, of a model or of translations; of a model perplexity and AER too."""
+    """BLEU, chrF2, chrF2++ and TER by sacreBLEU, of a model or of translations; of a model perplexity and AER
+    too."""
     if not reference:
         raise UserError("no reference given; add --reference FILE")
     if (model is None) == (not system):
         raise UserError("give either MODEL with --source, or --system NAME=FILE")
-    if system and (source is not None or output is not None or gold_alignment is not None):
-        raise UserError("--source, --output and --gold-alignment go with MODEL, not with --system")
-    if gold_alignment is None and (layer is not None or head is not None):
-        raise UserError("--layer and --head choose the attention that --gold-alignment measures; add that")
+    if system and (output is not None or gold_alignment is not None):
+        raise UserError("--output and --gold-alignment go with MODEL, not with --system")
+    if gold_alignment is None and (layer is not None or head is not None or shift is not None):
+        raise UserError(
+            "--layer, --head and --shift choose the attention that --gold-alignment measures; add that"
+        )
     if model is not None and source is None:
         raise UserError("MODEL needs text to translate; add --source FILE")
+    if source is None and (by_length or comet is not None):
+        raise UserError(f"{'--by-length' if by_length else '--comet'} looks at the source; add --source FILE")
+    if paired is not None and paired not in PAIRED:
+        raise UserError(f"--paired {paired} is not known; use {', '.join(PAIRED)}")
+    if paired not in (None, "none") and len(system or []) < 2:
+        raise UserError("--paired compares systems; give two or more with --system NAME=FILE")
+    default = "bootstrap" if len(system or []) > 1 and confidence else "none"
+    tests = PAIRED[paired or default]
+    reading = Reading(words, gold_alignment, gold_base, layer, head, shift)
+    test_set = test_set or _stem(source or reference[0])
 
-    reading = Reading(words, gold_alignment, gold_base, layer, head)
-    if output is not None and output.is_dir():
-        raise UserError("is a folder; name a file with --output", file=output)
-
+    from nmt.assessment import assess
+    from nmt.breakdown import count_words
     from nmt.data.corpus import read_lines
-    from nmt.evaluation import check
-    from nmt.evaluation import evaluate as score
+    from nmt.evaluation import check, unequal_lengths
+    from nmt.files import write_file
+    from nmt.metric_set import MetricOptions, MetricSet
+    from nmt.model_evaluation import training_lines
     from nmt.results import add_rows, read_rows
+    from nmt.sentences import sentence_table
 
     # All that can be wrong is found before the minutes that translation takes.
+    inputs = [*reference, *([source] if source else [])]
     references = [list(read_lines(path)) for path in reference]
 
     def read_parallel(path: str | Path) -> list[str]:
         lines = list(read_lines(path))
-        if len(lines) != len(references[0]):
-            raise UserError(
-                f"has {len(lines):,} lines and {reference[0]} has {len(references[0]):,}; "
-                "give files that are parallel",
-                file=path,
-            )
+        error = unequal_lengths(str(path), lines, str(reference[0]), references[0])
+        if error is not None:
+            raise error
+        inputs.append(Path(path))
         return lines
 
+    if not references[0]:
+        raise UserError("there are no lines to evaluate", file=reference[0])
     references = [references[0], *(read_parallel(path) for path in reference[1:])]
     hypotheses: dict[str, list[str]] = {}
     for given in system or []:
@@ -103,130 +163,110 @@ def evaluate(
         if system_name in hypotheses:
             raise UserError(f"--system {given}: there are two systems of that name; call one otherwise")
         hypotheses[system_name] = read_parallel(path)
-    sources = [] if source is None else read_parallel(source)
-    check(len(references[0]), references, tokenize=tokenize)
-    gold = reading.gold_of(sources, references[0])
+    sources = None if source is None else read_parallel(source)
+    check(len(references[0]), references, tokenize=tokenize, names=[str(path) for path in reference])
+    gold = None if sources is None else reading.gold_of(sources, references[0])
+    for option, path_written in (("--output", output), ("--sentences", sentences)):
+        _check_written(option, path_written, inputs)
     if results is not None:
         read_rows(results)
+    extra = [] if comet is None else [_comet(comet, sources or [], references, device)]
+    metrics = MetricSet(
+        references, MetricOptions(tokenize, lowercase, chrf_lowercase, ter_case_sensitive), extra=extra
+    )
+    counts = None
+    if training:
+        counts = count_words((line for path in training for line in training_lines(path)), metrics)
+        if not counts:
+            raise UserError("has no words; give the target side of the training text", file=training[0])
 
-    test_set = test_set or _stem(source or reference[0])
     about: dict[str, Any] = {}
-    searched = ""
-    measured: list[Score] = []
+    suffixes: dict[str, str] = {}
+    measured: list[Measured] = []
     if model is not None:
-        from nmt.checkpoint import load_model
-        from nmt.device import choose_device
-        from nmt.files import write_file
-
-        loaded = load_model(model, choose_device(device))
-        measured = _force_decode(loaded, sources, references[0], reading, gold)
+        assert sources is not None
         given_search = {"beam_size": beam_size, "length_penalty": length_penalty}
         chosen = {key: value for key, value in given_search.items() if value is not None}
-        searched = _search_signature(loaded, chosen)
+        tested = _load(model, device, chosen)
         system_name = name or _model_name(model)
-        hypotheses[system_name] = _translate(loaded, sources, chosen)
+        measured = _force_decode(tested, system_name, sources, references[0], reading, gold, confidence)
+        hypotheses[system_name] = tested.translate(sources)
         if output is not None:
             write_file(output, "".join(f"{line}\n" for line in hypotheses[system_name]))
-        about = _about(loaded)
+        about = tested.about()
+        suffixes[system_name] = tested.identity + tested.search_signature
 
-    rows = []
-    for system_name, lines in hypotheses.items():
-        scores = score(lines, references, tokenize=tokenize, lowercase=lowercase, confidence=confidence)
-        scores = [replace(found, signature=found.signature + searched) for found in scores]
-        rows += [_row(system_name, test_set, found, about) for found in [*scores, *measured]]
+    found = assess(
+        hypotheses,
+        metrics,
+        confidence=confidence,
+        tests=tests,
+        sources=sources if by_length else None,
+        training=counts,
+        suffixes=suffixes,
+    )
+    found += measured
+    if sentences is not None:
+        table = sentence_table(hypotheses, metrics, test_set=test_set, sources=sources, suffixes=suffixes)
+        write_file(sentences, "".join(f"{line}\n" for line in table))
+    rows = [one.row(test_set, metrics.size, about) for one in found]
     if results is not None:
         add_rows(results, rows)
     if json:
-        out.result_json([asdict(row) for row in rows])
+        out.result_json([asdict(row) | one.details() for row, one in zip(rows, found, strict=True)])
         return
-    out.result(f"{test_set}, {len(references[0]):,} lines")
-    header = ["system", "metric", "score", "95 % interval"] if confidence else ["system", "metric", "score"]
-    body = [_cells(row) + ([_interval(row)] if confidence else []) for row in rows]
-    out.result(out.table(header, body, left=2))
-    for row in rows[: len(rows) // len(hypotheses)]:
-        out.result(f"{row.metric} {row.signature}")
+    title = f"{test_set}, {metrics.size:,} lines"
+    scores.print_scores(found, title, confidence=confidence)
+    scores.print_parts(found, title)
 
 
-def _translate(loaded: LoadedModel, sources: list[str], chosen: dict[str, float]) -> list[str]:
-    from nmt.config_file import changed_search
-    from nmt.translator import Translator
+def _load(model: Path, device: str, chosen: dict[str, float]) -> ModelUnderTest:
+    from nmt.checkpoint import load_model
+    from nmt.device import choose_device
+    from nmt.model_evaluation import ModelUnderTest
 
-    search = changed_search(loaded.config.search, chosen)
-    return [t.text for t in Translator.of(loaded, search).translate(sources)]
-
-
-def _search_signature(loaded: LoadedModel, chosen: dict[str, float]) -> str:
-    """How the search differs from the model's own, which is part of the model: rows of another are others."""
-    configured = loaded.config.search.model_dump()
-    names = {"beam_size": "beam", "length_penalty": "penalty"}
-    return "".join(f"|{names[key]}:{value}" for key, value in chosen.items() if value != configured[key])
+    return ModelUnderTest(load_model(model, choose_device(device)), chosen)
 
 
 def _force_decode(
-    loaded: LoadedModel, sources: list[str], targets: list[str], reading: Reading, gold: list[Gold] | None
-) -> list[Score]:
+    tested: ModelUnderTest,
+    name: str,
+    sources: list[str],
+    targets: list[str],
+    reading: Reading,
+    gold: list[Gold] | None,
+    confidence: bool,
+) -> list[Measured]:
     """Perplexity of the reference, and the alignment error rate where there is a gold alignment."""
-    from nmt import __version__
-    from nmt.evaluation import Score, perplexity
-    from nmt.forced import fitting, negative_log_likelihood
+    from nmt.assessment import Measured
 
-    encoded = [
-        loaded.source_tokenizer.encode_all(sources),
-        loaded.target_tokenizer.encode_all(targets),
-    ]
-    fits = fitting(loaded, *encoded)
-    source_ids, target_ids = ([ids for ids, does in zip(side, fits, strict=True) if does] for side in encoded)
-    scores = []
-    left_out = fits.count(False)
+    found = []
+    perplexity, left_out = tested.perplexity(sources, targets, confidence=confidence)
     if left_out:
-        out.warn(f"{left_out:,} of {len(fits):,} pairs are too long for the model to be force-decoded")
-    if source_ids:
-        nats, tokens = negative_log_likelihood(loaded, source_ids, target_ids)
-        about = f"tokens:{loaded.config.tokenizer.type}|vocabulary:{len(loaded.target_tokenizer)}"
-        about += f"|left-out:{left_out}" if left_out else ""
-        scores.append(Score("perplexity", perplexity(nats / tokens), f"{about}|nmt:{__version__}"))
+        out.warn(f"{left_out:,} of {len(sources):,} pairs are too long for the model to be force-decoded")
+    if perplexity is not None:
+        found.append(Measured(name, perplexity))
     if gold is not None:
-        found = reading.align(loaded, sources, targets, gold)
-        assert found.agreement is not None
-        view = found.view
-        about = f"words:{reading.words}|layer:{view.layer or 'mean'}|head:{view.head or 'mean'}|links:argmax"
-        scores.append(Score("AER", found.agreement.aer, f"{about}|nmt:{__version__}"))
-    return scores
+        alignment = reading.align(tested.loaded, sources, targets, gold)
+        score = tested.error_rate(alignment, gold, reading.words, confidence=confidence)
+        found.append(Measured(name, score))
+    return found
 
 
-def _about(loaded: LoadedModel) -> dict[str, Any]:
-    from nmt.models import parameter_counts
+def _comet(model: str, sources: list[str], references: list[list[str]], device: str) -> Any:
+    from nmt.comet import comet_metric
+    from nmt.device import choose_device
 
-    return {
-        "parameters": parameter_counts(loaded.model)["total"],
-        "train_seconds": loaded.manifest.get("train_seconds"),
-        "device": str(next(loaded.model.parameters()).device),
-    }
+    return comet_metric(model, sources, references, device=str(choose_device(device)))
 
 
-def _row(system: str, test_set: str, found: Score, about: dict[str, Any]) -> Row:
-    from nmt.results import Row
-
-    return Row(
-        system=system,
-        test_set=test_set,
-        metric=found.metric,
-        score=round(found.score, 4),
-        confidence_low=_rounded(found.confidence_low),
-        confidence_high=_rounded(found.confidence_high),
-        signature=found.signature,
-        **about,
-    )
-
-
-def _cells(row: Row) -> list[str]:
-    return [row.system, row.metric, f"{row.score:.4f}" if row.metric == "AER" else f"{row.score:.2f}"]
-
-
-def _interval(row: Row) -> str:
-    if row.confidence_low is None or row.confidence_high is None:
-        return ""
-    return f"{row.confidence_low:.2f} - {row.confidence_high:.2f}"
+def _check_written(option: str, path: Path | None, inputs: list[Path]) -> None:
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"is a folder; name a file with {option}", file=path)
+    if any(path.exists() and given.exists() and path.samefile(given) for given in inputs):
+        raise UserError(f"is an input too; choose another {option}", file=path)
 
 
 def _model_name(path: Path) -> str:
@@ -238,7 +278,3 @@ def _model_name(path: Path) -> str:
 def _stem(path: Path) -> str:
     """test.en.gz -> test."""
     return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

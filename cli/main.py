@@ -13,17 +13,19 @@ import typer
 from nmt import __version__
 from nmt.cli import (
     align,
+    attention,
     average,
     data,
     evaluate,
     export,
+    heads,
     info,
     init,
+    report,
     score,
     tokenizer,
     train,
     translate,
-    visualize,
 )
 from nmt.errors import InterruptedRun, UserError
 
@@ -46,7 +48,9 @@ app.command("info")(info.info)
 app.command("average")(average.average)
 app.command("export")(export.export)
 app.command("align")(align.align)
-app.command("attention")(visualize.attention)
+app.command("attention")(attention.attention)
+app.command("heads")(heads.heads)
+app.command("report")(report.report)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 

@@ -42,18 +42,25 @@ def preflight(event: dict[str, Any]) -> list[str]:
     source, target = event["source_vocabulary"], event["target_vocabulary"]
     vocabulary = f"{target:,}" if source == target else f"{source:,} source, {target:,} target"
     parts = ", ".join(f"{name} {count:,}" for name, count in event["parameters"].items() if name != "total")
+    device = f"{event['device']}, {event['precision']}, {event['threads']} threads"
+    if event["processes"] > 1:
+        device += f", {event['processes']} processes like this one"
     megabytes = event["model_bytes"] / 2**20
+    total, trained = event["parameters"]["total"], event["trained"]
+    frozen = f"{trained:,} of them trained; " if trained < total else ""
     lines += [
         f"vocabulary  {vocabulary}",
-        f"model       {event['parameters']['total']:,} parameters ({parts}); "
+        f"model       {total:,} parameters ({parts}); {frozen}"
         f"{megabytes:,.0f} MB with gradients and optimizer",
         f"batches     {event['batches_an_epoch']:,} an epoch, {event['padding']:.1%} padding; "
         f"{event['steps']:,} steps are {event['epochs']:,.1f} epochs",
-        f"device      {event['device']}, {event['precision']}, {event['threads']} threads",
+        f"device      {device}",
         f"run         {event['run']}",
     ]
     if event["continues_from"]:
         lines.append(f"continues from step {event['continues_from']:,}")
+    elif event["initialized_from"]:
+        lines.append(f"begins with the weights of {event['initialized_from']}")
     return lines
 
 

@@ -30,6 +30,7 @@ def plan_epoch(
     batch_tokens: int,
     seed: int,
     epoch: int,
+    window: int = 0,
     rank: int = 0,
     ranks: int = 1,
 ) -> list[Lengths]:
@@ -40,13 +41,14 @@ def plan_epoch(
 
     Args:
         source_lengths, target_lengths: tokens of each sentence as the model reads them.
+        window: of the epoch, where these are not all its sentences.
         batch_tokens: a batch holds as many sentences as fit with sentences x longest side <= this;
             padding counts. A single longer sentence is a batch of its own.
 
     Returns:
         A list of arrays of sentence indices; together a permutation (of this rank's share).
     """
-    random = seeded(seed, "batches", epoch)
+    random = seeded(seed, "batches", epoch, *([window] if window else []))
     # Keys of lexsort run from the last to the first: target, then source, then chance.
     order = np.lexsort((random.permutation(len(source_lengths)), source_lengths, target_lengths))
     longest = np.maximum(source_lengths, target_lengths)[order]
@@ -86,7 +88,12 @@ class Batch:
 def pad(sequences: Sequence[npt.ArrayLike], padding: int) -> npt.NDArray[np.int64]:
     """Sequences of ids as one array (B, longest)."""
     arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
-    padded = np.full((len(arrays), max(map(len, arrays))), padding, dtype=np.int64)
-    for row, array in zip(padded, arrays, strict=True):
-        row[: len(array)] = array
+    lengths = np.array([len(array) for array in arrays])
+    return pad_flat(np.concatenate(arrays), lengths, padding)
+
+
+def pad_flat(ids: npt.NDArray[Any], lengths: Lengths, padding: int, room: int = 0) -> npt.NDArray[np.int64]:
+    """Sequences that stand in one array, one after another, as an array (B, longest + `room`)."""
+    padded = np.full((len(lengths), int(lengths.max()) + room), padding, dtype=np.int64)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = ids
     return padded

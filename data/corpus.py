@@ -6,6 +6,7 @@ at which `str.splitlines` cuts are ordinary text here, so N lines stay N lines w
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import math
@@ -13,7 +14,7 @@ import re
 import sys
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast
 
@@ -21,6 +22,8 @@ from nmt.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+
+Pairs = list[tuple[str, str]]  # of lines, source and target
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -116,17 +119,31 @@ def read_raw_lines(path: str | Path) -> Iterator[bytes]:
     Raises:
         UserError: the file cannot be read or is a damaged gzip file.
     """
-    stream = open_bytes(path)
     number = 0
-    try:
+    with reading(path, lambda: number) as stream:
         for raw in stream:
             number += 1
             if number == 1 and raw == BYTE_ORDER_MARK:
                 return  # nothing but a byte order mark: an empty file
             yield raw[:-1] if raw.endswith(b"\n") else raw
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, lines_read: Callable[[], int]) -> Iterator[BinaryIO]:
+    """`open_bytes` for the body, whose errors in reading become those of users.
+
+    `lines_read` says how far it is.
+
+    Raises:
+        UserError: the file cannot be read or is a damaged gzip file.
+    """
+    stream = open_bytes(path)
+    try:
+        yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise UserError(
-            f"the gzip data is cut short or damaged after line {number}; fetch or compress the file again",
+            f"the gzip data is cut short or damaged after line {lines_read()}; "
+            "fetch or compress the file again",
             file=display_name(path),
         ) from None
     except OSError as error:

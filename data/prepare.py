@@ -1,148 +1,104 @@
 """Corpora -> tokenizer and memory-mapped token files, cached by content.
 
-A prepared folder holds `tokenizer.model` (or `tokenizer.source.model` and `tokenizer.target.model`),
-for each side `train.SIDE.tokens` (ids, one after another) and `train.SIDE.offsets` (where each
-sentence begins, and the end), and `manifest.json`. Its name is a hash of the training files' content
-and of all settings that shape the result, so equal runs share it and changed ones do not.
+The name of a prepared folder (`nmt.data.prepared`) is a hash of the training files' content and of all
+settings that shape the result, so equal runs share it and changed ones do not. It is made in passes over
+the text: `nmt.data.scan` says which pairs are kept, a tokenizer is trained on a sample of these,
+`nmt.data.encode` writes their ids. No pass holds more than a few blocks of lines; the first and the last
+use all cores; a preparation that was killed goes on from its unfinished folder, to the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nmt.config import Config, DataConfig
-from nmt.data.batches import Lengths, seeded
-from nmt.data.corpus import find_side, is_tsv, read_parallel, sha256_of
-from nmt.data.filter import Dropper, Filter, HeldOut
+from nmt.data.batches import seeded
+from nmt.data.blocks import LINES, read_blocks
+from nmt.data.corpus import Pairs, find_side, is_tsv, read_parallel, sha256_of
+from nmt.data.encode import FILES, EncodedCorpora, Encoder, encode_corpora
+from nmt.data.filter import Filter, HeldOut
+from nmt.data.pool import cores
+from nmt.data.prepared import (
+    FORMAT,
+    MANIFEST,
+    TrainingData,
+    describe,
+    load_prepared,
+    load_tokenizers,
+    tokenizer_files,
+)
+from nmt.data.scan import KEPT, Scan, Scanner, scan
+from nmt.data.sums import stamp_of, sums_of
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import UserError
-from nmt.files import lock, new_folder, remove_partial
+from nmt.files import lock, publish, remove_partial, write_file
 
-FORMAT = 1
-_CHUNK = 20_000  # lines tokenized at a time
-_MOST_PLACES = 5  # lines named for each reason to drop
-
-Pairs = list[tuple[str, str]]
+_SUMS = "sums.json"
+_UNFINISHED = ".unfinished"
+_SHAPELESS = {"train", "validation", "test", "weights", "temperature", "workers"}  # keys that change no token
 
 
-class TokenFile:
-    """The sentences of one side, memory-mapped."""
-
-    def __init__(self, stem: Path, dtype: str):
-        self._offsets = np.fromfile(f"{stem}.offsets", dtype=np.int64)
-        # An empty file cannot be mapped.
-        self._tokens: npt.NDArray[Any] = (
-            np.memmap(f"{stem}.tokens", dtype=dtype, mode="r")
-            if self._offsets[-1]
-            else np.empty(0, dtype=dtype)
-        )
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
-
-    def __getitem__(self, index: int) -> npt.NDArray[Any]:
-        return self._tokens[self._offsets[index] : self._offsets[index + 1]]
-
-    @property
-    def lengths(self) -> Lengths:
-        return np.diff(self._offsets)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What preparation gives to training. Token ids are without beginning and end of sentence."""
-
-    folder: Path
-    source_tokenizer: Tokenizer
-    target_tokenizer: Tokenizer
-    source: TokenFile
-    target: TokenFile
-    manifest: dict[str, Any]  # lines read and kept, the table of what was dropped, sha256 of the files
-
-    def sampled(
-        self, rate: float, seed: int, epoch: int, *, max_tokens: int
-    ) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]:
-        """All sentences segmented anew, a function of (seed, epoch). Ids give the text: decoding is exact.
-
-        A segmentation of more than `max_tokens` tokens, which the model may have no positions for, is not
-        taken: that sentence keeps its own.
-        """
-
-        def sample(side: TokenFile, tokenizer: Tokenizer, name: str) -> list[list[int]]:
-            lines = [tokenizer.decode(side[i].tolist()) for i in range(len(side))]
-            found = tokenizer.sample_all(
-                lines, rate, int(seeded(seed, "sampling", name, epoch).integers(2**32))
-            )
-            return [ids if len(ids) <= max_tokens else side[i].tolist() for i, ids in enumerate(found)]
-
-        return (
-            sample(self.source, self.source_tokenizer, "source"),
-            sample(self.target, self.target_tokenizer, "target"),
-        )
-
-
-def prepare(config: Config, root: Path, tell: Callable[[str], None] = lambda _: None) -> TrainingData:
+def prepare(
+    config: Config,
+    root: Path,
+    tell: Callable[[str], None] = lambda _: None,
+    *,
+    check: Callable[[list[dict[str, str]]], None] = lambda _: None,
+    tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
+) -> TrainingData:
     """The prepared training data of a configuration, made now unless `root` holds it.
 
     Args:
         root: the folder of prepared folders.
         tell: called with a line of text when something slow begins.
+        check: called with "file" and "sha256" of the training files before anything slow begins; may raise.
+        tokenizers: of source and target, to use in place of new ones.
 
     Raises:
-        UserError: files are missing, misaligned, not UTF-8, or leave nothing to train on.
+        UserError: files are missing, misaligned, not UTF-8, or leave nothing to train on; a prepared folder
+            is damaged.
     """
     files = corpus_files(config.data, config.data.train_prefixes)
-    sums = {str(file): sha256_of(file) for file in files}
-    folder = root / _key(config, list(sums.values()))
-    if (folder / "manifest.json").exists():
+    stamps = [stamp_of(file) for file in files]
+    sums = sums_of(files, root / _SUMS)
+    check(_rows(sums))
+    folder = root / _key(config, list(sums.values()), tokenizers)
+    if (folder / MANIFEST).exists():
         return load_prepared(folder)
     root.mkdir(parents=True, exist_ok=True)
     with lock(root, wait=True):  # two runs that begin together prepare once
-        if not (folder / "manifest.json").exists():
+        if not (folder / MANIFEST).exists():
             remove_partial(root)
-            with new_folder(folder) as partial:
-                _build(config, sums, partial, tell)
+            unfinished = root / f".{folder.name}{_UNFINISHED}"
+            for other in root.glob(f".*{_UNFINISHED}"):
+                if other != unfinished:
+                    shutil.rmtree(other, ignore_errors=True)
+            if unfinished.exists():
+                tell("going on with a preparation that was interrupted")
+            unfinished.mkdir(exist_ok=True)
+            try:
+                if not (unfinished / MANIFEST).exists():
+                    _build(config, sums, unfinished, tell, tokenizers)
+                if stamps != [stamp_of(file) for file in files]:
+                    raise UserError(
+                        "the corpus was changed while it was prepared; run the command again",
+                        file=config.data.train_prefixes[0],
+                    )
+            except UserError:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+            whole = json.loads((unfinished / MANIFEST).read_text(encoding="utf-8"))["files"]
+            for file in unfinished.iterdir():
+                if file.name not in whole and file.name != MANIFEST:
+                    file.unlink()
+            publish(unfinished, folder)
     return load_prepared(folder)
-
-
-def load_prepared(folder: Path) -> TrainingData:
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    source, target = load_tokenizers(folder)
-    return TrainingData(
-        folder,
-        source,
-        target,
-        TokenFile(folder / "train.source", manifest["dtype"]),
-        TokenFile(folder / "train.target", manifest["dtype"]),
-        manifest,
-    )
-
-
-def load_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
-    """Source and target tokenizer of a prepared folder or a model folder; the same object if shared."""
-    if (folder / "tokenizer.model").exists():
-        shared = Tokenizer.load(folder / "tokenizer.model")
-        return shared, shared
-    return (
-        Tokenizer.load(folder / "tokenizer.source.model"),
-        Tokenizer.load(folder / "tokenizer.target.model"),
-    )
-
-
-def tokenizer_files(source: Tokenizer, target: Tokenizer) -> dict[str, bytes]:
-    """File names and contents under which `load_tokenizers` finds these tokenizers."""
-    if source is target:
-        return {"tokenizer.model": source.model}
-    return {"tokenizer.source.model": source.model, "tokenizer.target.model": target.model}
 
 
 def corpus_files(data: DataConfig, prefixes: Sequence[str]) -> list[Path]:
@@ -164,14 +120,17 @@ def read_held_out(data: DataConfig, prefix: str) -> Pairs:
     return pairs
 
 
-def _key(config: Config, sums: Sequence[str]) -> str:
-    settings = {
+def _key(config: Config, sums: Sequence[str], tokenizers: tuple[Tokenizer, Tokenizer] | None) -> str:
+    settings: dict[str, object] = {
         "format": FORMAT,
-        "data": config.data.model_dump(exclude={"train", "validation", "test"}),
+        "data": config.data.model_dump(exclude=_SHAPELESS),
+        "corpora": len(config.data.train_prefixes),
         "tokenizer": config.tokenizer.model_dump(exclude={"sampling"}),
         "held out": _held_out_sums(config.data) if config.data.drop_overlap else [],
         "files": list(sums),
     }
+    if tokenizers is not None:
+        settings["tokenizers"] = [hashlib.sha256(one.model).hexdigest() for one in tokenizers]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -179,105 +138,98 @@ def _held_out_sums(data: DataConfig) -> list[str]:
     return [sha256_of(file) for file in corpus_files(data, [data.validation, *data.test_prefixes])]
 
 
-def _build(config: Config, sums: dict[str, str], folder: Path, tell: Callable[[str], None]) -> None:
-    data, settings = config.data, config.tokenizer
+def _build(
+    config: Config,
+    sums: dict[str, str],
+    folder: Path,
+    tell: Callable[[str], None],
+    tokenizers: tuple[Tokenizer, Tokenizer] | None,
+) -> None:
+    data = config.data
+    languages = data.source_language, data.target_language
+    workers = _workers(data, sums)
     tell("reading the training corpus")
-    pairs, places, dropper = _read_kept(data)
-    if not pairs:
-        reasons = ", ".join(f"{row.count:,} {row.reason}" for row in dropper.drop_table())
+    found = scan(data.train_prefixes, languages, _scanner(data), folder, workers=workers)
+    kept, dropped = found.kept, found.drop_table()
+    if not kept:
+        reasons = ", ".join(f"{row.count:,} {row.reason}" for row in dropped)
         raise UserError(
-            f"no training pair is left of {dropper.seen:,} ({reasons or 'the files are empty'}); "
+            f"no training pair is left of {sum(found.lines):,} ({reasons or 'the files are empty'}); "
             "check the files with `nmt data check`",
             file=data.train_prefixes[0],
         )
-    tell(f"training a {settings.type} tokenizer on {len(pairs):,} pairs")
-
-    def learn(lines: Iterator[str]) -> Tokenizer:
-        return train_tokenizer(
-            lines,
-            type=settings.type,
-            vocabulary_size=settings.vocabulary_size,
-            character_coverage=settings.character_coverage,
-        )
-
-    if settings.shared:
-        source_tokenizer = target_tokenizer = learn(side for pair in pairs for side in pair)
+    if tokenizers is None:
+        source, target = _tokenizers(config, found, kept, tell)
     else:
-        source_tokenizer = learn(source for source, _ in pairs)
-        target_tokenizer = learn(target for _, target in pairs)
-    for name, content in tokenizer_files(source_tokenizer, target_tokenizer).items():
-        (folder / name).write_bytes(content)
-
+        source, target = tokenizers
+        for name, content in tokenizer_files(source, target).items():
+            write_file(folder / name, content)
     tell("tokenizing")
-    largest = max(len(source_tokenizer), len(target_tokenizer))
+    largest = max(len(source), len(target))
     dtype = "uint16" if largest <= 1 << 16 else "uint32"
-    kept = 0
-    too_long: list[int] = []
-    with _Writer(folder / "train.source", dtype) as source, _Writer(folder / "train.target", dtype) as target:
-        for start in range(0, len(pairs), _CHUNK):
-            chunk = pairs[start : start + _CHUNK]
-            source_ids = source_tokenizer.encode_all([s for s, _ in chunk])
-            target_ids = target_tokenizer.encode_all([t for _, t in chunk])
-            for index, (s, t) in enumerate(zip(source_ids, target_ids, strict=True), start=start):
-                if max(len(s), len(t)) <= data.max_tokens:
-                    source.add(s)
-                    target.add(t)
-                    kept += 1
-                elif len(too_long) < _MOST_PLACES:
-                    too_long.append(index)
-    if not kept:
+    encoder = Encoder(
+        source,
+        target,
+        by_words=config.tokenizer.type == "bpe",
+        dtype=dtype,
+        max_tokens=data.max_tokens,
+        tags=data.tags or [""] * len(data.train_prefixes),
+    )
+    encoded = encode_corpora(data.train_prefixes, languages, found, encoder, workers=workers)
+    if not sum(encoded.pairs):
         raise UserError(
-            f"{places.of(0)}: this and every other training pair is longer than data.max_tokens = "
+            f"{encoded.places[0]}: this and every other training pair is longer than data.max_tokens = "
             f"{data.max_tokens}; raise it"
         )
-
-    dropped = [
+    table = [
         {"reason": row.reason, "count": row.count, "share": row.share, "places": list(row.places)}
-        for row in dropper.drop_table()
+        for row in dropped
     ]
-    if kept < len(pairs):
-        long = len(pairs) - kept
+    manifest = _manifest(data, encoded, lines=sum(found.lines), dropped=table, sums=sums)
+    files = describe(folder, [*FILES, *tokenizer_files(source, target)])
+    manifest |= {"dtype": dtype, "files": files}
+    write_file(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def _manifest(
+    data: DataConfig,
+    encoded: EncodedCorpora,
+    *,
+    lines: int,
+    dropped: list[dict[str, object]],
+    sums: dict[str, str],
+) -> dict[str, object]:
+    if encoded.too_long:
+        count, places = encoded.too_long, list(encoded.places)
         dropped.append(
-            {
-                "reason": "too many tokens",
-                "count": long,
-                "share": long / dropper.seen,
-                "places": [places.of(index) for index in too_long],
-            }
+            {"reason": "too many tokens", "count": count, "share": count / lines, "places": places}
         )
-    manifest = {
+    return {
         "format": FORMAT,
-        "dtype": dtype,
-        "lines": dropper.seen,
-        "kept": kept,
+        "lines": lines,
+        "kept": sum(encoded.pairs),
+        "pairs": encoded.pairs,
+        "tags": data.tags or [""] * len(encoded.pairs),
         "dropped": dropped,
-        "source_tokens": source.tokens,
-        "target_tokens": target.tokens,
-        "training_data": [{"file": name, "sha256": value} for name, value in sums.items()],
+        "source_tokens": encoded.source_tokens,
+        "target_tokens": encoded.target_tokens,
+        "training_data": _rows(sums),
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-class _Places:
-    """Where each kept pair stands, in 8 bytes a pair."""
-
-    def __init__(self) -> None:
-        self._lines = array("Q")
-        self._files: list[tuple[int, str]] = []  # first pair, name
-
-    def begin(self, file: str) -> None:
-        self._files.append((len(self._lines), file))
-
-    def add(self, line: int) -> None:
-        self._lines.append(line)
-
-    def of(self, index: int) -> str:
-        """``file:line``."""
-        name = next(name for first, name in reversed(self._files) if first <= index)
-        return f"{name}:{self._lines[index]}"
+def _rows(sums: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"file": name, "sha256": value} for name, value in sums.items()]
 
 
-def _read_kept(data: DataConfig) -> tuple[Pairs, _Places, Dropper]:
+def _workers(data: DataConfig, sums: Iterable[str]) -> int:
+    """Processes beside this one: none where starting them would take longer than the work."""
+    if data.workers != "auto":
+        return data.workers
+    small = sum(Path(file).stat().st_size for file in sums) < 64 * LINES * 8
+    return 0 if small or cores() == 1 else cores()
+
+
+def _scanner(data: DataConfig) -> Scanner:
     rules = Filter(
         max_words=data.max_words,
         max_characters=data.max_characters,
@@ -286,44 +238,58 @@ def _read_kept(data: DataConfig) -> tuple[Pairs, _Places, Dropper]:
         drop_duplicates=data.drop_duplicates,
         drop_overlap=data.drop_overlap,
     )
-    held_out = None
+    held_out = HeldOut()
     if data.drop_overlap:
-        held_out = HeldOut()
         for prefix in [data.validation, *data.test_prefixes]:
             held_out.add(prefix, read_held_out(data, prefix))
-    dropper = Dropper(rules, held_out, most_places=_MOST_PLACES)
-    pairs, places = [], _Places()
-    for prefix in data.train_prefixes:
-        name = Path(prefix).name
-        places.begin(name)
-        lines = read_parallel(prefix, data.source_language, data.target_language)
-        for number, (source, target) in enumerate(lines, start=1):
-            if dropper.reason(source, target, file=name, line=number) is None:
-                pairs.append((source, target))
-                places.add(number)
-    return pairs, places, dropper
+    return Scanner(rules, held_out)
 
 
-class _Writer:
-    """Writes the two files of a TokenFile."""
+def _tokenizers(
+    config: Config, found: Scan, kept: int, tell: Callable[[str], None]
+) -> tuple[Tokenizer, Tokenizer]:
+    """Those that were trained before a kill, or new ones."""
+    data, settings = config.data, config.tokenizer
+    trained = found.folder / "tokenizers.json"  # is there once they are whole
+    if trained.exists():
+        return load_tokenizers(found.folder)
+    count = min(kept, settings.sample_pairs)
+    share = "" if count == kept else f" of {kept:,}"
+    tell(f"training a {settings.type} tokenizer on {count:,}{share} pairs")
 
-    def __init__(self, stem: Path, dtype: str):
-        self._stem = stem
-        self._dtype = dtype
-        self._offsets = [0]
-        self._file = open(f"{stem}.tokens", "wb")  # noqa: SIM115, PTH123 - closed by __exit__
+    def learn(lines: Iterator[str], tags: Iterable[str]) -> Tokenizer:
+        return train_tokenizer(
+            lines,
+            type=settings.type,
+            vocabulary_size=settings.vocabulary_size,
+            character_coverage=settings.character_coverage,
+            tags=[tag for tag in dict.fromkeys(tags) if tag],
+        )
 
-    @property
-    def tokens(self) -> int:
-        return self._offsets[-1]
+    def pairs() -> Iterator[tuple[str, str]]:
+        return _sampled_pairs(data, found, kept, count)
 
-    def add(self, ids: Sequence[int]) -> None:
-        self._file.write(np.asarray(ids, dtype=self._dtype).tobytes())
-        self._offsets.append(self._offsets[-1] + len(ids))
+    if settings.shared:
+        source = target = learn((side for pair in pairs() for side in pair), data.tags)
+    else:
+        source = learn((source for source, _ in pairs()), data.tags)
+        target = learn((target for _, target in pairs()), ())
+    for name, content in tokenizer_files(source, target).items():
+        write_file(found.folder / name, content)
+    write_file(trained, "{}")
+    return source, target
 
-    def __enter__(self) -> _Writer:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        np.asarray(self._offsets, dtype=np.int64).tofile(f"{self._stem}.offsets")
+def _sampled_pairs(data: DataConfig, found: Scan, kept: int, count: int) -> Iterator[tuple[str, str]]:
+    """So many of the pairs that are kept, in order: one, by chance, of each `count`-th part of them."""
+    edges = np.arange(count + 1) * kept // count
+    chosen = seeded(0, "tokenizer sample").integers(edges[:-1], edges[1:])
+    first = first_kept = 0
+    for block in read_blocks(data.train_prefixes, data.source_language, data.target_language):
+        lines = np.flatnonzero(found.verdicts(first, block.count) == KEPT)
+        low, high = np.searchsorted(chosen, [first_kept, first_kept + len(lines)])
+        first, first_kept = first + block.count, first_kept + len(lines)
+        if low < high:
+            sources, targets = block.sides()
+            for line in lines[chosen[low:high] - (first_kept - len(lines))].tolist():
+                yield sources[line], targets[line]

@@ -85,11 +85,11 @@ class Tokenizer:
         ids: list[int] = self._pieces.encode(line)
         return ids
 
-    def encode_all(self, lines: Sequence[str]) -> list[list[int]]:
-        """As `encode`, for many lines at once, on all cores."""
+    def encode_all(self, lines: Sequence[str], *, threads: int = -1) -> list[list[int]]:
+        """As `encode`, for many lines at once, on all cores unless told on how many."""
         if self.word_level:
             return [self.encode(line) for line in lines]
-        encoded: list[list[int]] = self._pieces.encode(list(lines))
+        encoded: list[list[int]] = self._pieces.encode(list(lines), num_threads=threads)
         for index, line in enumerate(lines):
             if SPACE in line:
                 encoded[index] = self.encode(line)
@@ -126,9 +126,10 @@ class Tokenizer:
             return thread.submit(sample).result()
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids. Special ids but <unk> are left out; <unk> is written as such."""
+        """The text of token ids. Special ids but <unk>, and tags, are left out; <unk> is written as such."""
         ids = [int(i) for i in ids if i == UNK or i not in SPECIAL_IDS]
         if self.word_level:
+            ids = [i for i in ids if not self._pieces.is_control(i)]
             words = [_UNKNOWN_SURFACE if i == UNK else self.piece(i).removeprefix(SPACE) for i in ids]
             return " ".join(words)
         text: str = self._pieces.decode(ids)
@@ -191,8 +192,12 @@ def train_tokenizer(
     vocabulary_size: int,
     character_coverage: float = 0.9999,
     threads: int = 1,
+    tags: Sequence[str] = (),
 ) -> Tokenizer:
     """Train on lines of text. Blanks are kept as they are, text is not normalised.
+
+    Each of `tags`, such as ``<back>``, gets an id (`Tokenizer.id_of`) that no text is encoded to and that is
+    decoded to nothing.
 
     The word and char types take the whole vocabulary of the corpus where it is smaller than
     `vocabulary_size`; for bpe and unigram that is an error.
@@ -201,11 +206,12 @@ def train_tokenizer(
         UserError: the corpus has no text, or allows no vocabulary of that size.
     """
     subwords = type in ("bpe", "unigram")
-    if type != "word" and vocabulary_size <= _BYTES_AND_SPECIALS:
+    reserved = _BYTES_AND_SPECIALS + len(tags)
+    if type != "word" and vocabulary_size <= reserved:
         raise VocabularySizeError(
-            f"tokenizer.vocabulary_size = {vocabulary_size} leaves no room beside 256 bytes and 4 special "
-            f"tokens; set it to {_BYTES_AND_SPECIALS + 100} or more",
-            least=_BYTES_AND_SPECIALS + 100,
+            f"tokenizer.vocabulary_size = {vocabulary_size} leaves no room beside 256 bytes and "
+            f"{reserved - 256} special tokens; set it to {reserved + 100} or more",
+            least=reserved + 100,
         )
     seen = 0
     failure: Exception | None = None
@@ -240,6 +246,8 @@ def train_tokenizer(
             num_threads=threads,
             unk_surface=_UNKNOWN_SURFACE,
             minloglevel=2,
+            # Of SentencePiece's two kinds the one that text never becomes.
+            **({"control_symbols": list(tags)} if tags else {}),
         )
     except RuntimeError as error:
         if failure is None:

@@ -1,28 +1,21 @@
-"""Word alignment from attention, and how far it agrees with people's.
+"""Word alignment from attention.
 
 L layers, H heads, T and S target and source tokens, I target words, J source words.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from nmt.checkpoint import LoadedModel
-from nmt.data.corpus import read_lines
 from nmt.errors import UserError
 from nmt.forced import Ids, Weights, attention, fitting, require_attention
-from nmt.words import SEGMENTATIONS, deciding_tokens, shares, split_words, token_spans, word_spans
+from nmt.words import deciding_tokens, shares, split_words, token_spans, word_spans
 
 Links = list[tuple[int, int]]  # (source word, target word), both from 0
-
-# Pairs encoded together.
-CHUNK_PAIRS = 2000
-_LINK = re.compile(r"(\d+)([-p?])(\d+)", re.ASCII)
 
 
 # Attention of words
@@ -80,10 +73,14 @@ class View:
 
     layer: int | None = None  # from 1
     head: int | None = None  # from 1
+    # A word's links are read where the decoder has just read it, one position on from where it predicts it:
+    # Shift-Att of Chen et al. 2020, "Accurate word alignment induction from neural machine translation".
+    shift: bool = False
 
     def __str__(self) -> str:
         layer = "mean of layers" if self.layer is None else f"layer {self.layer}"
-        return f"{layer}, mean of heads" if self.head is None else f"{layer}, head {self.head}"
+        text = f"{layer}, mean of heads" if self.head is None else f"{layer}, head {self.head}"
+        return f"{text}, shifted by one" if self.shift else text
 
     def of(self, weights_LH: Weights) -> Weights:
         """(L, H, ...) -> (...). UserError where there is no such layer or head."""
@@ -119,6 +116,11 @@ def pharaoh(found: Links) -> str:
     return " ".join(f"{source}-{target}" for source, target in found)
 
 
+def in_order(found: Iterable[tuple[int, int]]) -> Links:
+    """In the order of the target, then of the source."""
+    return sorted(found, key=lambda link: (link[1], link[0]))
+
+
 class Aligner:
     """A model as an aligner of words."""
 
@@ -128,12 +130,14 @@ class Aligner:
         self.loaded = loaded
         self.words = words
 
-    def views(self) -> list[View]:
-        """The mean of everything, each layer's mean of heads, and each head."""
+    def views(self, shifts: Sequence[bool] = (False,)) -> list[View]:
+        """The mean of everything, each layer's mean of heads, and each head; where asked, also shifted."""
         (_, weights), *_ = attention(self.loaded, [[]], [[]])
         layers, heads = (range(1, size + 1) for size in weights.shape[:2])
-        found = [View(), *(View(layer) for layer in layers if len(layers) > 1)]
-        return found + [View(layer, head) for layer in layers for head in heads if len(heads) > 1]
+        found: list[tuple[int | None, int | None]] = [(None, None)]
+        found += [(layer, None) for layer in layers if len(layers) > 1]
+        found += [(layer, head) for layer in layers for head in heads if len(heads) > 1]
+        return [View(layer, head, shift) for shift in shifts for layer, head in found]
 
     def align(
         self, pairs: Sequence[tuple[str, str]], views: Sequence[View] = (View(),)
@@ -150,166 +154,26 @@ class Aligner:
         found = attention(self.loaded, [sources[i] for i in chosen], [targets[i] for i in chosen])
         for place, weights in found:
             i = chosen[place]
-            seen = self._merge(weights, pairs[i], (sources[i], targets[i]))
-            result[i] = [links(view.of(seen.words_LHIJ), view.of(seen.end_LHI)) for view in views]
+            seen = {
+                shift: self._merge(weights, pairs[i], (sources[i], targets[i]), shift)
+                for shift in {view.shift for view in views}
+            }
+            result[i] = [
+                links(view.of(seen[view.shift].words_LHIJ), view.of(seen[view.shift].end_LHI))
+                for view in views
+            ]
         return result
 
-    def _merge(self, weights_LHTS: Weights, pair: tuple[str, str], ids: tuple[Ids, Ids]) -> WordAttention:
+    def _merge(
+        self, weights_LHTS: Weights, pair: tuple[str, str], ids: tuple[Ids, Ids], shift: bool
+    ) -> WordAttention:
         source, target = pair
         source_tokens = token_spans(source, ids[0], self.loaded.source_tokenizer)
         target_tokens = token_spans(target, ids[1], self.loaded.target_tokenizer)
+        rows_I = deciding_tokens(target, self.words, target_tokens)
         return merge(
             weights_LHTS,
             shares(source_tokens, word_spans(source, self.words)),
-            deciding_tokens(target, self.words, target_tokens),
+            [row + 1 for row in rows_I] if shift else rows_I,
             end_is_mark(split_words(source, self.words), split_words(target, self.words)),
         )
-
-
-# Gold
-
-
-@dataclass(frozen=True)
-class Gold:
-    """The links people gave a pair, from 0; the sure ones are among the possible ones."""
-
-    sure: frozenset[tuple[int, int]]
-    possible: frozenset[tuple[int, int]]
-
-
-@dataclass
-class Agreement:
-    """Counts of links, to which pairs are added."""
-
-    found: int = 0
-    sure: int = 0
-    found_sure: int = 0
-    found_possible: int = 0
-
-    def add(self, found: Links, gold: Gold) -> None:
-        self.found += len(found)
-        self.sure += len(gold.sure)
-        self.found_sure += len(gold.sure.intersection(found))
-        self.found_possible += len(gold.possible.intersection(found))
-
-    @property
-    def aer(self) -> float:
-        """1 - (|A & S| + |A & P|) / (|A| + |S|) (Och and Ney 2003, eq. 31): 0 is best."""
-        both = self.found + self.sure
-        return 1 - (self.found_sure + self.found_possible) / both if both else 0.0
-
-    @property
-    def precision(self) -> float:
-        return self.found_possible / self.found if self.found else 0.0
-
-    @property
-    def recall(self) -> float:
-        return self.found_sure / self.sure if self.sure else 0.0
-
-
-def read_gold(path: Path, pairs: Sequence[tuple[str, str]], *, words: str, base: int = 0) -> list[Gold]:
-    """A gold alignment, a line a pair: `3-4` is a sure link, `3p4` and `3?4` are possible ones.
-
-    Args:
-        pairs: the sentences it aligns, against whose words it is checked.
-        words: of SEGMENTATIONS.
-        base: the number of the first word.
-
-    Raises:
-        UserError: names the line of what is no link, or links words that are not there.
-    """
-    lines = list(read_lines(path))
-    if len(lines) != len(pairs):
-        raise UserError(
-            f"has {len(lines):,} lines for {len(pairs):,} sentence pairs; give the alignment of this text",
-            file=path,
-        )
-    found = []
-    for number, line in enumerate(lines, start=1):
-        sure, possible = set(), set()
-        for text in line.split():
-            match = _LINK.fullmatch(text)
-            if match is None:
-                raise UserError(
-                    f"{text[:40]!r} is no link; write 3-4 for a sure one and 3p4 for a possible one",
-                    file=path,
-                    line=number,
-                )
-            link = int(match[1]) - base, int(match[3]) - base
-            possible.add(link)
-            if match[2] == "-":
-                sure.add(link)
-        found.append(Gold(frozenset(sure), frozenset(possible)))
-    if not any(gold.possible for gold in found):
-        raise UserError("has no links; give a gold alignment", file=path)
-    outside = _first_outside(found, pairs, words)
-    if outside is not None:
-        number, (i, j), counts = outside
-        raise UserError(
-            f"link {i + base}-{j + base} is outside {counts[0]} source and {counts[1]} target words counted "
-            f"from {base}; {_count_otherwise(found, pairs, base)}",
-            file=path,
-            line=number,
-        )
-    return found
-
-
-def _first_outside(
-    gold: Sequence[Gold], pairs: Sequence[tuple[str, str]], words: str, shift: int = 0
-) -> tuple[int, tuple[int, int], tuple[int, int]] | None:
-    """The first link, with its line and that line's numbers of words, that is not between two words."""
-    for number, (line, (source, target)) in enumerate(zip(gold, pairs, strict=True), start=1):
-        counts = len(split_words(source, words)), len(split_words(target, words))
-        for i, j in sorted(line.possible):
-            if not (0 <= i + shift < counts[0] and 0 <= j + shift < counts[1]):
-                return number, (i, j), counts
-    return None
-
-
-def _count_otherwise(gold: Sequence[Gold], pairs: Sequence[tuple[str, str]], base: int) -> str:
-    """How words would have to be counted: the file is more often right than the options."""
-    for words in SEGMENTATIONS:
-        for other in (0, 1):
-            if _first_outside(gold, pairs, words, shift=base - other) is None:
-                return f"all links are inside with --words {words} --gold-base {other}"
-    return "give the alignment of this text"
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """A text's links, as seen from one view, and how they agree with the gold."""
-
-    view: View
-    lines: list[str]  # in Pharaoh's format, one a pair
-    too_long: list[int]  # pairs left without links, from 0
-    agreement: Agreement | None
-
-
-def align_text(
-    aligner: Aligner,
-    pairs: Sequence[tuple[str, str]],
-    views: Sequence[View] = (View(),),
-    gold: Sequence[Gold] | None = None,
-    tell: Callable[[int], None] = lambda _: None,
-) -> Alignment:
-    """Align a text from the view that agrees best with the gold; without gold, from the first.
-
-    Args:
-        tell: called now and then with the number of pairs done.
-    """
-    lines: list[list[str]] = [[] for _ in views]
-    agreements = [Agreement() for _ in views]
-    too_long = []
-    for start in range(0, len(pairs), CHUNK_PAIRS):
-        for number, found in enumerate(aligner.align(pairs[start : start + CHUNK_PAIRS], views), start=start):
-            if found is None:
-                too_long.append(number)
-            for place, seen in enumerate(found or [[]] * len(views)):
-                lines[place].append(pharaoh(seen))
-                if gold is not None:
-                    agreements[place].add(seen, gold[number])
-        tell(len(lines[0]))
-    if gold is None:
-        return Alignment(views[0], lines[0], too_long, None)
-    best = min(range(len(views)), key=lambda place: agreements[place].aer)
-    return Alignment(views[best], lines[best], too_long, agreements[best])

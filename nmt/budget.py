@@ -79,7 +79,9 @@ def search_all(
                     f"out of memory with a single sentence of {longest} tokens; lower --beam-size or "
                     "search.max_source_tokens, or translate on another device"
                 ) from None
-            workers, tokens = 1, max(min(tokens // 2, longest * len(waiting) // 2), longest)
+            tokens = max(min(tokens // 2, longest * len(waiting) // 2), longest)
+            # Each with room for a sentence.
+            workers = max(1, min(_workers(len(waiting), device), tokens // longest))
         # Here, where nothing refers to the failed search any more.
         gc.collect()
         if device.type == "cuda":

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nmt import __version__
 from nmt.config import Config
 from nmt.config_file import dump_config, load_config
-from nmt.data.prepare import load_tokenizers, tokenizer_files
+from nmt.data.prepared import load_tokenizers, tokenizer_files
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.files import new_folder

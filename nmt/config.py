@@ -1,12 +1,13 @@
 """One typed, frozen description of a run, read from TOML. The only home of defaults, with `nmt.presets`.
 
-Every key a user can set stands in one of the classes below, or for [model] of `nmt.model_config`, with its
-default and its meaning;
-`nmt.config_file` reads and writes them.
+Every key a user can set stands in one of the classes below, for [model] of `nmt.model_config` and for
+[training] of `nmt.training_config`, with its default and its meaning; `nmt.config_file` reads and writes
+them.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -14,13 +15,16 @@ from pydantic import Field, model_validator
 from nmt.model_config import (
     LuongConfig,
     ModelConfig,
-    Rate,
     RecurrentConfig,
     Section,
     TransformerConfig,
     near_divisors,
 )
-from nmt.presets import TRAINING_PRESETS
+from nmt.training_config import TrainingConfig
+
+TAG = re.compile(r"<[A-Za-z0-9_.:+-]+>")
+_NO_TAGS = ("<pad>", "<unk>", "<s>", "</s>")  # are in every vocabulary
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class DataConfig(Section):
@@ -31,6 +35,14 @@ class DataConfig(Section):
     test: str | tuple[str, ...] = ()
     source_language: str
     target_language: str
+    # Of several corpora, one entry each: how often a pair is seen in an epoch, 0 never, 2.5 in turns 2 and 3
+    # times. In its place a temperature T: a corpus of n pairs counts as one of n^(1/T); 1 leaves all as is.
+    weights: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    temperature: float = Field(0.0, ge=0)  # the largest corpus is seen once; 0 is off
+    tags: tuple[str, ...] = ()  # one a corpus, such as "<back>", before its source sentences; "" is none
+    # Processes that prepare and that sample subwords, 0: none beside this one. auto: one a core to prepare,
+    # and to sample half as many, at most 4.
+    workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
     # Training pairs that are dropped; preparation prints how many, and why. Blank sides always are.
     max_words: int = Field(250, ge=1)
     max_characters: int = Field(5000, ge=1)
@@ -49,6 +61,22 @@ class DataConfig(Section):
                 f"data.source_language and data.target_language are both {self.source_language}; "
                 "name the two suffixes"
             )
+        for key, values in (("weights", self.weights), ("tags", self.tags)):
+            if values and len(values) != len(self.train_prefixes):
+                raise ValueError(
+                    f"data.{key} has {len(values)} entries for {len(self.train_prefixes)} corpora in "
+                    "data.train; give one for each"
+                )
+        if self.weights and self.temperature:
+            raise ValueError("data.weights and data.temperature are two ways to say one thing; remove one")
+        if self.weights and not sum(self.weights):
+            raise ValueError("data.weights sum to zero: no pair would ever be seen; give a corpus a weight")
+        for tag in self.tags:
+            if tag and (not TAG.fullmatch(tag) or tag in _NO_TAGS or _BYTE.fullmatch(tag)):
+                raise ValueError(
+                    f'data.tags = "{tag}" cannot be a tag; use letters and digits in angle brackets, such as '
+                    '"<back>", and no token that every vocabulary has'
+                )
         return self
 
     @property
@@ -67,6 +95,7 @@ class TokenizerConfig(Section):
     vocabulary_size: int = Field(8000, ge=8)
     shared: bool = True  # one vocabulary for both languages
     character_coverage: float = Field(0.9999, ge=0.98, le=1)  # the rest is spelled in bytes
+    sample_pairs: int = Field(500_000, ge=1)  # it is trained on so many at most, spread over the corpora
     sampling: float = Field(0.0, ge=0, lt=1)  # BPE-dropout rate, or unigram smoothing alpha; 0 is off
 
     @model_validator(mode="after")
@@ -74,48 +103,6 @@ class TokenizerConfig(Section):
         if self.sampling and self.type not in ("bpe", "unigram"):
             raise ValueError(
                 f"tokenizer.sampling needs subwords; set tokenizer.type to bpe or unigram (it is {self.type})"
-            )
-        return self
-
-
-class TrainingConfig(Section):
-    """The loop. A step is one update of the parameters."""
-
-    preset: Literal["sutskever2014", "bahdanau2014", "luong2015", "vaswani2017"] | None = None
-    seed: int = Field(1, ge=0)
-    max_steps: int = Field(10_000, ge=1)
-    max_epochs: int = Field(0, ge=0)  # whichever comes first; 0 is off
-    batch_tokens: int = Field(4096, ge=16)  # sentences x longest of either side, padding counted
-    accumulation: int = Field(1, ge=1)  # batches a step
-    optimizer: Literal["adam", "adamw", "adadelta", "sgd"] = "adam"
-    learning_rate: float = Field(5e-3, gt=0)  # the peak; a factor of the noam schedule; see nmt.presets
-    schedule: Literal["inverse-sqrt", "linear", "cosine", "constant", "noam", "halving"] = "inverse-sqrt"
-    warmup_steps: int = Field(2000, ge=0)
-    halve_after_epochs: float = Field(5.0, ge=0)  # of the halving schedule: whole rate so long,
-    halve_every_epochs: float = Field(1.0, gt=0)  # then halved at once and at each further so many epochs
-    betas: tuple[Rate, Rate] = (0.9, 0.98)  # of adam and adamw
-    rho: Rate = 0.95  # of adadelta
-    epsilon: float = Field(1e-9, gt=0)  # of adam, adamw and adadelta
-    weight_decay: float = Field(0.0, ge=0)
-    label_smoothing: Rate = 0.1
-    clip_norm: float = Field(0.0, ge=0)  # 0 is off
-    precision: Literal["float32", "bfloat16"] = "float32"
-    device: str = "auto"  # auto, cpu, cuda, cuda:1
-    threads: int = Field(0, ge=0)  # 0: one a core
-    log_every: int = Field(50, ge=1)  # steps
-    validate_every: int = Field(500, ge=1)  # steps; a checkpoint follows each validation
-    keep_best: int = Field(1, ge=1)
-    keep_last: int = Field(5, ge=1)
-    metric: Literal["bleu", "loss", "perplexity"] = "bleu"  # names the best checkpoint
-    patience: int = Field(0, ge=0)  # validations without a better `metric` before stopping; 0 is off
-    validation_beam_size: int = Field(1, ge=1)  # 1 is greedy
-
-    @model_validator(mode="after")
-    def _preset_keeps_its_optimizer(self) -> TrainingConfig:
-        if self.preset and self.optimizer != TRAINING_PRESETS[self.preset]["optimizer"]:
-            raise ValueError(
-                f"training.optimizer = {self.optimizer}: training.preset = {self.preset} has the rates of "
-                f"{TRAINING_PRESETS[self.preset]['optimizer']}; remove one of the two"
             )
         return self
 
@@ -204,6 +191,7 @@ class Config(Section):
                 "search.coverage_penalty needs attention over the source, which model.architecture = "
                 '"recurrent" does not have; set it to 0'
             )
+        self._training_fits()
         table = isinstance(self.model, TransformerConfig) and self.model.positions == "learned"
         table = table or (isinstance(self.model, LuongConfig) and self.model.score == "location")
         if table and self.model.max_positions <= self.data.max_tokens:  # type: ignore[union-attr]
@@ -221,6 +209,19 @@ class Config(Section):
                     'model.window = "global"'
                 )
         return self
+
+    def _training_fits(self) -> None:
+        if self.training.activation_checkpointing and not isinstance(self.model, TransformerConfig):
+            raise ValueError(
+                "training.activation_checkpointing computes layers of a transformer again, and "
+                f'model.architecture = "{self.model.architecture}" has none; set it to false'
+            )
+        rates = [value for key, value in self.model.model_dump().items() if key.endswith("dropout")]
+        if self.training.r_drop and not any(rates):
+            raise ValueError(
+                "training.r_drop compares two passes with different dropout, and the model has none; set "
+                "model.dropout or training.r_drop = 0"
+            )
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -21,7 +21,7 @@ from nmt.errors import UserError
 from nmt.model_config import MODEL_SECTIONS
 from nmt.presets import DEFAULT_PRESET, PRESETS, RATES, TRAINING_PRESETS
 
-_TEXT_KEYS = ("source_language", "target_language", "device")
+_TEXT_KEYS = ("source_language", "target_language", "device", "initialize_from")
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -46,7 +46,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def _locate(config: Config, folder: Path) -> Config:
-    """Corpus paths are relative to the working directory or, where nothing is there, to the file's folder."""
+    """Paths of corpora and of a model: from the working directory, or beside the file if nothing is there."""
 
     def locate(prefix: str) -> str:
         beside = folder / prefix
@@ -60,7 +60,10 @@ def _locate(config: Config, folder: Path) -> Config:
             "test": locate(data.test) if isinstance(data.test, str) else tuple(map(locate, data.test)),
         }
     )
-    return config.model_copy(update={"data": located})
+    training, model = config.training, config.training.initialize_from
+    if model is not None and not Path(model).exists() and (folder / model).exists():
+        training = training.model_copy(update={"initialize_from": str(folder / model)})
+    return config.model_copy(update={"data": located, "training": training})
 
 
 def _exists(prefix: Path) -> bool:

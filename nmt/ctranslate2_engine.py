@@ -22,7 +22,7 @@ from nmt.checkpoint import (
 from nmt.config import SearchConfig
 from nmt.config_file import load_config
 from nmt.ctranslate2_model import require_ctranslate2, vocabulary, write_export
-from nmt.data.prepare import load_tokenizers
+from nmt.data.prepared import load_tokenizers
 from nmt.data.tokenizer import BOS, PAD, UNK
 from nmt.errors import UserError
 from nmt.search import Hypothesis, length_penalty

@@ -20,7 +20,7 @@ from nmt import __version__
 from nmt.checkpoint import CONFIG, FORMAT, MANIFEST, LoadedModel
 from nmt.config import QUANTIZATIONS, SearchConfig
 from nmt.config_file import dump_config
-from nmt.data.prepare import tokenizer_files
+from nmt.data.prepared import tokenizer_files
 from nmt.data.tokenizer import BOS, EOS, UNK, Tokenizer
 from nmt.errors import UserError
 from nmt.model_config import ModelConfig, TransformerConfig

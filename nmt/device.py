@@ -7,10 +7,26 @@ import torch
 from nmt.errors import UserError
 
 
-def choose_device(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one. UserError for a device that is not there."""
+def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.device:
+    """ "auto" is the GPU where there is one. UserError for a device that is not there.
+
+    Args:
+        local_rank, local_size: of the processes of one training on this machine: each has a GPU of its own.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if local_size > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise UserError(
+                f'training.device = "{name}" is one GPU for {local_size} processes; use "cuda" or "auto"'
+            )
+        gpus = torch.cuda.device_count()
+        if gpus and local_size > gpus:
+            raise UserError(
+                f"{local_size} processes on a machine with {gpus} GPU{'s' if gpus > 1 else ''}; start "
+                f"{gpus} with torchrun --nproc-per-node {gpus}, or set training.device = cpu"
+            )
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from nmt.data.batches import Batch, Lengths, cut, pad
-from nmt.data.prepare import Pairs, TokenFile, TrainingData
+from nmt.data.batches import Batch, Lengths, cut, pad_flat
+from nmt.data.corpus import Pairs
+from nmt.data.prepared import TrainingData
 from nmt.data.tokenizer import BOS, EOS, PAD
-
-Sentences = TokenFile | Sequence[Sequence[int]]
+from nmt.data.tokens import Tokens
 
 
 @dataclass
 class Examples:
     """Sentence pairs as ids, and which of them form each batch."""
 
-    source: Sentences
-    target: Sentences
+    source: Tokens
+    target: Tokens
     plan: list[Lengths] = field(default_factory=list)
 
     @classmethod
     def of_pairs(cls, pairs: Pairs, data: TrainingData, batch_tokens: int = 4096) -> Examples:
         """Text in batches of similar length, in no random order: for validation."""
-        source = data.source_tokenizer.encode_all([s for s, _ in pairs])
-        target = data.target_tokenizer.encode_all([t for _, t in pairs])
-        longest = np.array([max(len(s), len(t)) + 1 for s, t in zip(source, target, strict=True)])
+        source = Tokens.of(data.source_tokenizer.encode_all([s for s, _ in pairs]))
+        target = Tokens.of(data.target_tokenizer.encode_all([t for _, t in pairs]))
+        longest = np.maximum(source.lengths(), target.lengths()) + 1
         order = np.argsort(longest, kind="stable")
         return cls(source, target, [order[a:b] for a, b in cut(longest[order], batch_tokens)])
 
@@ -36,19 +36,24 @@ class Examples:
             yield self.batch(indices)
 
     def batch(self, indices: Lengths) -> Batch:
-        target = [self.target[i] for i in indices]
-        return Batch(
-            source_BS=pad([np.append(self.source[i], EOS) for i in indices], PAD),
-            target_input_BT=pad([np.insert(ids, 0, BOS) for ids in target], PAD),
-            target_output_BT=pad([np.append(ids, EOS) for ids in target], PAD),
-        )
+        rows = np.arange(len(indices))
+        ids, lengths = self.source.take(indices)
+        source_BS = pad_flat(ids, lengths, PAD, room=1)
+        source_BS[rows, lengths] = EOS
+        ids, lengths = self.target.take(indices)
+        output_BT = pad_flat(ids, lengths, PAD, room=1)
+        input_BT = np.full_like(output_BT, BOS)
+        input_BT[:, 1:] = output_BT[:, :-1]
+        output_BT[rows, lengths] = EOS
+        return Batch(source_BS, input_BT, output_BT)
 
     def padding(self) -> tuple[int, int]:
         """Positions of an epoch's batches, both sides, and how many of them hold a token."""
+        sizes = np.array([len(indices) for indices in self.plan])
+        rows, starts = np.concatenate(self.plan), np.cumsum(sizes) - sizes
         padded = used = 0
-        for indices in self.plan:
-            for side in (self.source, self.target):
-                lengths = [len(side[i]) + 1 for i in indices]
-                padded += len(lengths) * max(lengths)
-                used += sum(lengths)
+        for side in (self.source, self.target):
+            lengths = side.lengths(rows) + 1
+            padded += int((sizes * np.maximum.reduceat(lengths, starts)).sum())
+            used += int(lengths.sum())
         return padded, used

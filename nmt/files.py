@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+LOCK = ".lock"  # in a folder that a process holds
 _PARTIAL = ".partial-"
 
 
@@ -49,21 +50,26 @@ def new_folder(path: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        for file in partial.rglob("*"):
-            if file.is_file():
-                descriptor = os.open(file, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-        for inner in [*(p for p in partial.rglob("*") if p.is_dir()), partial]:
-            sync_folder(inner)
-        # Between the two renames there is neither; the new one is complete before the old one goes.
-        doomed = _set_aside(path) if path.exists() else None
-        partial.rename(path)
+        publish(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Flush the files of a folder beside `path` and give it that name; a folder of that name is replaced."""
+    for file in partial.rglob("*"):
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    for inner in [*(p for p in partial.rglob("*") if p.is_dir()), partial]:
+        sync_folder(inner)
+    # Between the two renames there is neither; the new one is complete before the old one goes.
+    doomed = _set_aside(path) if path.exists() else None
+    partial.rename(path)
     sync_folder(path.parent)
     if doomed:
         shutil.rmtree(doomed)
@@ -75,7 +81,7 @@ def lock(folder: Path, *, wait: bool) -> IO[bytes]:
     Raises:
         BlockingIOError: another process holds it, and `wait` is False.
     """
-    file = (folder / ".lock").open("ab")
+    file = (folder / LOCK).open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BaseException:

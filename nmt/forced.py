@@ -18,7 +18,6 @@ from nmt.data.batches import cut, pad
 from nmt.data.tokenizer import BOS, EOS, PAD
 from nmt.ensemble import mean_log_probability, readers
 from nmt.errors import UserError
-from nmt.loss import cross_entropy_sum
 from nmt.loss import log_probabilities as log_probabilities_of_rows
 from nmt.translator import Translator
 
@@ -71,24 +70,6 @@ def attention(
         for place, index in enumerate(batch):
             rows, columns = len(targets[index]) + 1, len(sources[index]) + 1
             yield index, weights_LBHTS[:, place, :, :rows, :columns]
-
-
-@torch.inference_mode()
-def negative_log_likelihood(
-    loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids]
-) -> tuple[float, int]:
-    """Of the targets, in nats and summed, and the number of target tokens; ends of sentence count."""
-    total, tokens = 0.0, 0
-    for batch in _batches(loaded, sources, targets):
-        hidden_BTD, output_BT = _decode(loaded, [sources[i] for i in batch], [targets[i] for i in batch])
-        is_token_BT = output_BT != PAD
-        output = loaded.model.embeddings.output
-        _, loss = cross_entropy_sum(
-            hidden_BTD[is_token_BT], output.weight, output.bias, output_BT[is_token_BT]
-        )
-        total += loss.item()
-        tokens += int(is_token_BT.sum())
-    return total, tokens
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Inner loops in C (`kernels.c`), for translation on a CPU: one pass each over what is in the cache.
+"""Inner loops in C (`native/kernels.c`), for translation on a CPU: one pass each over what is in the cache.
 
 They are compiled when the package is installed, where there is a compiler; `available` says whether they are
 there. Whoever calls them has the same in torch beside it. Tensors are float32, int64 or int32 as said, on

@@ -1,4 +1,4 @@
-"""A linear layer with its gradients, in C (`linear.c`), for training on a CPU with AVX-512.
+"""A linear layer with its gradients, in C (`native/linear.c`), for training on a CPU with AVX-512.
 
 Factors of products are float32, or inside `products_of(torch.bfloat16)` rounded to bfloat16; sums and
 everything else are float32. `available` says whether it can be had.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nmt import gradients, kernels
+from nmt import fused_loss, kernels
 
 _int, _pointer = ctypes.c_int64, ctypes.c_void_p
 # Laying the matrix out costs as much as some rows gain.
@@ -41,7 +41,7 @@ class _Linear(ctypes.Structure):
 
 @cache
 def _library() -> Any:
-    library = kernels.library() if gradients.available(torch.float32) else None
+    library = kernels.library() if fused_loss.available(torch.float32) else None
     if library is None or not hasattr(library, "nmt_linear_forward"):
         return None
     library.nmt_linear_room.argtypes, library.nmt_linear_room.restype = [_int, _int], _int
@@ -53,7 +53,7 @@ def _library() -> Any:
 
 def available(kind: torch.dtype) -> bool:
     """Whether products can be of this type."""
-    return _library() is not None and gradients.available(kind)
+    return _library() is not None and fused_loss.available(kind)
 
 
 @contextmanager
@@ -107,7 +107,7 @@ class _LinearFunction(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_OI = ctx.saved_tensors
         grad = grad.contiguous()
@@ -123,13 +123,13 @@ class _LinearFunction(torch.autograd.Function):
         call.weight_grads, call.bias_grads = _address(weight_grads), _address(bias_grads)
         _library().nmt_linear_backward(ctypes.byref(call))
         del room
-        return x_grad, gradients.summed(weight_grads), gradients.summed(bias_grads), None
+        return x_grad, fused_loss.summed(weight_grads), fused_loss.summed(bias_grads), None
 
 
 def _call(x: Tensor, weight_OI: Tensor, kind: torch.dtype) -> tuple[_Linear, Tensor]:
     """And the room it works in, which must live as long."""
     outputs, inputs = weight_OI.shape
-    threads = torch.get_num_threads()
+    threads = fused_loss.threads_for(weight_OI)
     room = x.new_empty(threads * (_library().nmt_linear_room(inputs, outputs) // 4))
     rows = x.numel() // inputs
     call = _Linear(x.data_ptr(), weight_OI.data_ptr(), None, rows, inputs, outputs)

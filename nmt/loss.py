@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nmt import gradients
+from nmt import fused_loss
 
 # Rows of logits held at once: few enough to stay in cache (256 x 8,000 float32 is 8 MB), enough for the
 # matrix products to run at full speed.
@@ -27,6 +27,7 @@ def cross_entropy_sum(
     *,
     smoothing: float = 0.0,
     chunk: int = CHUNK,
+    factors: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Output projection and cross-entropy in one, over chunks of positions.
 
@@ -36,13 +37,17 @@ def cross_entropy_sum(
     once, so that accumulation and split batches give the same gradient.
 
     Gradients are computed together with the loss, chunk by chunk, while the logits are in cache; where
-    `nmt.gradients` can, in C with chunks of its own.
+    `nmt.fused_loss` can, in C with chunks of its own.
+
+    Args:
+        factors: what numbers are rounded to before they are multiplied, where it is not the tensors' type:
+            bfloat16 for float32 tensors, where `nmt.fused_loss` can.
 
     Returns:
         The smoothed loss, which carries the gradient, and the loss without smoothing; both nats, summed.
     """
     apply: Any = _ChunkedCrossEntropy.apply
-    smoothed, plain = apply(hidden_ND, weight_VD, bias_V, target_N, smoothing, chunk)
+    smoothed, plain = apply(hidden_ND, weight_VD, bias_V, target_N, smoothing, chunk, factors)
     return smoothed, plain
 
 
@@ -70,14 +75,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         target_N: Tensor,
         smoothing: float,
         chunk: int,
+        factors: torch.dtype | None,
     ) -> tuple[Tensor, Tensor]:
         vocabulary = weight_VD.size(0)
         needs_gradient = any(ctx.needs_input_grad[:3])
-        if hidden_ND.device.type == "cpu" and gradients.available(hidden_ND.dtype):
-            smoothed, plain, *grads = gradients.cross_entropy(
+        kind = factors or hidden_ND.dtype
+        if hidden_ND.device.type == "cpu" and fused_loss.available(kind):
+            smoothed, plain, *grads = fused_loss.cross_entropy(
                 *(hidden_ND.float(), weight_VD.float(), None if bias_V is None else bias_V.float(), target_N),
                 smoothing=smoothing,
-                kind=hidden_ND.dtype,
+                kind=kind,
                 gradient=needs_gradient,
             )
             if needs_gradient:
@@ -139,6 +146,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             hidden_grad * grad.to(hidden_grad.dtype),
             weight_grad * grad,
             None if bias_grad is None else bias_grad * grad,
+            None,
             None,
             None,
             None,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
-from nmt.config import TrainingConfig
+from nmt.muon import MuonWithAdamW, is_hidden
+from nmt.training_config import TrainingConfig
 
 
 def learning_rate(step: int, config: TrainingConfig, *, width: int = 512, epoch: float = 0.0) -> float:
@@ -43,29 +45,45 @@ def learning_rate(step: int, config: TrainingConfig, *, width: int = 512, epoch:
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Over all parameters: Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), Adadelta (Zeiler
-    2012) or plain stochastic gradient descent.
+    """Over all parameters that are trained: Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019),
+    Muon with AdamW (`nmt.muon`), Adadelta (Zeiler 2012) or plain stochastic gradient descent.
 
     Weight decay leaves vectors (biases, norms) alone.
     """
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    hidden: list[nn.Parameter] = []
+    if config.optimizer == "muon":
+        hidden = [p for name, p in trained.items() if is_hidden(name, p)]
+        trained = {name: p for name, p in trained.items() if not is_hidden(name, p)}
+    matrices = [p for p in trained.values() if p.dim() > 1]
+    vectors = [p for p in trained.values() if p.dim() <= 1]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
     rate = config.learning_rate
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, fused=True)
     if config.optimizer == "adadelta":
         return torch.optim.Adadelta(groups, lr=rate, rho=config.rho, eps=config.epsilon)
+    adam: dict[str, Any] = dict(lr=rate, betas=config.betas, eps=config.epsilon, fused=True)
+    if config.optimizer == "muon":
+        return MuonWithAdamW(hidden, groups, weight_decay=config.weight_decay, **adam)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=rate, betas=config.betas, eps=config.epsilon, fused=True)
+    return kind(groups, **adam)
 
 
-def bytes_a_parameter(config: TrainingConfig) -> int:
-    """Of a weight, its gradient and what the optimizer keeps, in float32."""
-    return 8 if config.optimizer == "sgd" else 16
+def training_bytes(model: nn.Module, config: TrainingConfig) -> int:
+    """Of all weights, and of those that are trained the gradients, optimizer state and moving average."""
+    total = 0
+    for name, parameter in model.named_parameters():
+        copies = 1
+        if parameter.requires_grad:
+            muon = config.optimizer == "muon" and is_hidden(name, parameter)
+            copies += 1 + (0 if config.optimizer == "sgd" else 1 if muon else 2) + bool(config.ema)
+        total += copies * parameter.nbytes
+    return total
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

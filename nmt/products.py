@@ -1,4 +1,4 @@
-"""Matrix products and a decoder's step on one core with AVX-512 (`decoder.c`, `products.h`), for translation.
+"""Matrix products and a decoder's step on one core with AVX-512 (`native/decoder.c`), for translation.
 
 `available` says whether they are compiled and the processor has the instructions; whoever calls them has the
 same in torch beside it. A row's result does not depend on the rows beside it, to the last bit.

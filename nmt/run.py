@@ -15,7 +15,8 @@ from nmt.checkpoint import CONFIG, MANIFEST, read_manifest
 from nmt.config import Config
 from nmt.config_file import changed_keys, dump_config, load_config
 from nmt.errors import UserError
-from nmt.files import lock, point, remove_folder, remove_partial, write_file
+from nmt.files import LOCK, lock, point, remove_folder, remove_partial, write_file
+from nmt.metrics_file import MetricsFile
 
 METRICS = "metrics.jsonl"
 _PREFIX = "step-"
@@ -27,7 +28,6 @@ class Checkpoint:
     step: int
     scores: dict[str, float]
     scheduled: bool  # False: written because training was interrupted
-    training_data: list[dict[str, str]]  # name and sha256 of each file it was trained on
 
 
 class Run:
@@ -36,7 +36,7 @@ class Run:
     def __init__(self, folder: Path):
         self.folder = folder
         self.checkpoints_folder = folder / "checkpoints"
-        self._metrics: Any = None
+        self._metrics = MetricsFile(folder / METRICS)
         self._lock: Any = None
 
     @classmethod
@@ -74,7 +74,7 @@ class Run:
         """UserError for a folder that holds something, but no run."""
         if not self.folder.is_dir() or (self.folder / CONFIG).exists():
             return
-        foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in ("checkpoints", ".lock"))
+        foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in ("checkpoints", LOCK))
         if foreign or any((self.folder / "checkpoints").glob("*")):
             raise UserError(
                 f"is not empty and not a run (it holds {', '.join(foreign[:3]) or 'checkpoints'}); "
@@ -111,8 +111,7 @@ class Run:
         known = self.folder / CONFIG
         if not known.exists() or not self.checkpoints():
             # Nothing was trained yet, perhaps because the configuration was wrong: this one counts.
-            write_file(known, dump_config(config))
-            write_file(self.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            self._describe(config)
             return
         changes = changed_keys(load_config(known), config)
         if changes:
@@ -122,10 +121,33 @@ class Run:
                 file=self.folder,
             )
 
+    def make_again(self, config: Config) -> bool:
+        """Whether the folder had vanished. If so it is made again, but not the folder that it was in.
+
+        Raises:
+            OSError: it cannot be made, or another process trains in what is there now.
+        """
+        if self._lock is not None:
+            try:
+                if os.path.samestat((self.folder / LOCK).stat(), os.fstat(self._lock.fileno())):
+                    return False
+            except FileNotFoundError:
+                pass
+        self.folder.mkdir(exist_ok=True)
+        self.checkpoints_folder.mkdir(exist_ok=True)
+        again = lock(self.folder, wait=False)
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = again
+        self._describe(config)
+        return True
+
+    def _describe(self, config: Config) -> None:
+        write_file(self.folder / CONFIG, dump_config(config))
+        write_file(self.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+
     def close(self) -> None:
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        self._metrics.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -134,25 +156,24 @@ class Run:
 
     def cut_metrics(self, size: int) -> None:
         """Forget metrics logged after the checkpoint that training goes on from."""
-        file = self.folder / METRICS
-        with file.open("ab") as stream:
-            stream.truncate(size)
+        self._metrics.cut(size)
 
     def log(self, event: dict[str, Any]) -> int:
-        """Append one object to the metrics, flushed; returns their size in bytes."""
-        if self._metrics is None:
-            self._metrics = (self.folder / METRICS).open("ab")
-        self._metrics.write((json.dumps(event) + "\n").encode())
-        self._metrics.flush()
-        return int(self._metrics.tell())
+        """Append one object to the metrics, flushed; returns their size in bytes.
+
+        Raises:
+            OSError: it cannot be written now; it is with the next that can.
+        """
+        self._metrics.add(event)
+        return self._metrics.write()
+
+    def log_later(self, event: dict[str, Any]) -> None:
+        """Have the next `log` or `sync_metrics` append this too."""
+        self._metrics.add(event)
 
     def sync_metrics(self) -> int:
         """Flush the metrics to disk; returns their size in bytes."""
-        if self._metrics is None:
-            self._metrics = (self.folder / METRICS).open("ab")
-        self._metrics.flush()
-        os.fsync(self._metrics.fileno())
-        return int(self._metrics.tell())
+        return self._metrics.write(sync=True)
 
     # Checkpoints
 
@@ -162,6 +183,13 @@ class Run:
     def checkpoints(self) -> list[Checkpoint]:
         """All whole checkpoints, oldest first."""
         return list_checkpoints(self.folder)
+
+    def set_aside(self, checkpoint: Checkpoint) -> None:
+        """Keep a damaged checkpoint for study, as checkpoints/damaged-step-N: training does not find it."""
+        aside = checkpoint.folder.with_name(f"damaged-{checkpoint.folder.name}")
+        if aside.exists():
+            remove_folder(aside)
+        checkpoint.folder.rename(aside)
 
     def keep(self, *, last: int, best: int, metric: str) -> None:
         """Point `last` and `best`, then remove checkpoints that are neither among the last nor the best.
@@ -193,7 +221,6 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
                     manifest["step"],
                     manifest.get("scores", {}),
                     manifest.get("scheduled", True),
-                    manifest.get("training_data", []),
                 )
             )
     return found

@@ -1,4 +1,4 @@
-"""Attention of short sentences with its gradients, in C (`attention.c`), on a CPU with AVX-512.
+"""Attention of short sentences with its gradients, in C (`native/attention.c`), on a CPU with AVX-512.
 
 `usable` says whether it can be had; `nmt/models/attention.py` has the same in torch.
 
@@ -106,7 +106,7 @@ class _ShortAttention(torch.autograd.Function):
         return context_BHQN
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_BHQN: Tensor) -> tuple[Tensor | None, ...]:
         query_BHQN, key_BHSN, value_BHSN, bias_B11S, weights = ctx.saved_tensors
         if grad_BHQN.stride(3) != 1:

@@ -1,143 +1,174 @@
-"""The training loop, visible: batches, loss, gradient, update, validation, checkpoint.
+"""The training loop, visible: batches, gradient, update, validation, checkpoint.
 
 Killed at any moment and started again, a run ends with the weights and metrics it would have had:
-batches are a function of (seed, epoch), dropout of (seed, step), and a checkpoint holds everything
-else. B sentences, S source length, T target length, N positions, D width, V vocabulary.
+batches are a function of (seed, epoch), dropout of (seed, number of the batch), and a checkpoint holds
+everything else. What is computed follows from the configuration alone: a step has
+`training.accumulation` batches, and processes only share them out. So a run may go on with another number of
+processes, in the same order of sentences and with gradients that are the same up to rounding.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nmt.checkpoint import (
-    check_files,
-    load_training_state,
-    load_weights,
-    read_manifest,
-    save_model,
-    set_weights,
-    weights_of,
-)
+from nmt import __version__
+from nmt.checkpoint import set_weights, weights_of
 from nmt.config import Config
-from nmt.data.batches import Batch, plan_epoch, seeded
+from nmt.continuation import damage, finished_outcome, read_newest, require_corpora
+from nmt.data.batches import Batch, seeded
 from nmt.data.prepare import prepare, read_held_out
-from nmt.data.tokenizer import PAD
-from nmt.device import choose_device
 from nmt.errors import UserError
-from nmt.examples import Examples, Sentences
+from nmt.fine_tuning import freeze, tokenizers_from, tokenizers_of, weights_to_begin_with
+from nmt.fingerprints import Row, corpora_of, files_of, prepared_of
+from nmt.gradient import Gradient, target_tokens
 from nmt.interrupt import Interrupt
-from nmt.loss import cross_entropy_sum
+from nmt.keeper import Keeper, Observer
 from nmt.model_config import TransformerConfig
-from nmt.models import build_model, parameter_counts
-from nmt.optimization import build_optimizer, bytes_a_parameter, learning_rate, set_learning_rate
-from nmt.run import Checkpoint, Run, sign
+from nmt.models import build_model
+from nmt.models.recompute import recompute_layers
+from nmt.moving_average import MovingAverage
+from nmt.nonfinite import culprits, write_batches
+from nmt.optimization import build_optimizer, learning_rate, set_learning_rate
+from nmt.preflight import preflight
+from nmt.progress import Outcome, Progress
+from nmt.ranks import ALONE, Ranks
+from nmt.resources import check_share, take_device, with_workers
+from nmt.run import Run, sign
+from nmt.stream import Stream
+from nmt.tensorboard import Board
 from nmt.validation import Validation
 
-Event = dict[str, Any]
-Observer = Callable[[Event], None]
 
-
-@dataclass
-class Progress:
-    """Where training stands; all of it is in every checkpoint."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0  # next batch of the epoch
-    seconds: float = 0.0  # spent training, over all continuations
-    best_score: float | None = None
-    best_step: int = 0
-    validations_since_best: int = 0
-    finished: str = ""  # why, once it is
-    # Sums since the last logged step.
-    logged_loss: float = 0.0
-    logged_tokens: int = 0
-    logged_seconds: float = 0.0
-    metrics_size: int = 0  # bytes of metrics.jsonl that belong to this state
-
-
-@dataclass
-class Outcome:
-    reason: str  # why training stopped
-    step: int
-    best: Checkpoint | None
-    interrupted_by: int | None = None  # signal number
-
-
-def train(config: Config, run: Run, observe: Observer = lambda event: None) -> Outcome:
+def train(config: Config, run: Run, observe: Observer = lambda event: None, ranks: Ranks = ALONE) -> Outcome:
     """Prepare what is not prepared, then train to the end or continue where the run stopped.
 
     Args:
-        observe: called with every event: "status", "preflight", then those of metrics.jsonl.
+        run: opened by the first process; the others do not touch it.
+        observe: called with every event: "status", "preflight", then those of metrics.jsonl; in the
+            first process only.
 
     Raises:
-        UserError: the data or configuration is wrong, or the loss is not finite.
+        UserError: the data or configuration is wrong, the loss stays not finite, memory does not hold a
+            sentence, or the last checkpoint cannot be written.
     """
-    finished = finished_outcome(run)
+    finished = ranks.from_first(lambda: finished_outcome(run))
     if finished is not None:
         return finished
-    trainer = Trainer(config, run, observe)
-    # Until here there is nothing to save, and an interruption ends the process at once.
-    with Interrupt() as interrupt:
-        return trainer.train(interrupt)
-
-
-def finished_outcome(run: Run) -> Outcome | None:
-    """How a run ended that needs no more training; its corpus may be gone by now."""
-    found = run.checkpoints()
-    progress = Progress(**load_training_state(found[-1].folder)["progress"]) if found else Progress()
-    if not progress.finished:
-        return None
-    best = next((c for c in found if c.step == progress.best_step), None)
-    return Outcome(f"{progress.finished} (nothing to do; --restart begins anew)", progress.step, best)
+    with contextlib.ExitStack() as stack:
+        if config.training.tensorboard and ranks.is_first:
+            observe = stack.enter_context(contextlib.closing(Board(run.folder, observe)))
+        trainer = Trainer(config, run, observe, ranks)
+        # Until here there is nothing to save, and an interruption ends the process at once.
+        with contextlib.closing(trainer.stream), Interrupt() as interrupt:
+            return trainer.train(interrupt)
 
 
 class Trainer:
     """One process's training of one run."""
 
-    def __init__(self, config: Config, run: Run, observe: Observer):
+    def __init__(self, config: Config, run: Run, observe: Observer, ranks: Ranks = ALONE):
         self.config = config
-        self.settings = config.training
+        self.settings = settings = config.training
         self.run = run
-        self.observe = observe
-        self.device = choose_device(self.settings.device)
-        if self.settings.threads:
-            torch.set_num_threads(self.settings.threads)
+        self.observe = observe if ranks.is_first else lambda event: None
+        self.ranks = ranks
+        check_share(settings, ranks)
+        self.device = take_device(settings, ranks)
+        ranks.use(self.device)
 
         # Read what can be wrong before anything slow begins.
+        with torch.device("meta"):
+            freeze(build_model(config.model, 8, 8), settings.freeze)
         validation_pairs = read_held_out(config.data, config.data.validation)
         for prefix in config.data.test_prefixes:
             read_held_out(config.data, prefix)
-        self.data = prepare(
-            config, run.folder.parent / ".prepared", lambda text: observe({"event": "status", "text": text})
+        ranks.require_same("versions", {"nmt": __version__, "torch": torch.__version__})
+        ranks.require_same("files", files_of(config))
+        tokenizers = tokenizers_from(ranks.from_first(lambda: tokenizers_of(config, run.folder)))
+        self.data = ranks.in_turn(
+            lambda: prepare(
+                config,
+                run.folder.parent / ".prepared",
+                lambda text: self.observe({"event": "status", "text": text}),
+                check=self._check_files,
+                tokenizers=tokenizers,
+            )
         )
-        torch.manual_seed(derived_seed(self.settings.seed, "initialize"))
-        self.model: Any = build_model(
-            config.model, len(self.data.source_tokenizer), len(self.data.target_tokenizer)
-        ).to(self.device)
-        self.optimizer = build_optimizer(self.model, self.settings)
+        ranks.require_same("prepared data", prepared_of(self.data))
+        torch.manual_seed(derived_seed(settings.seed, "initialize"))
+        vocabularies = len(self.data.source_tokenizer), len(self.data.target_tokenizer)
+        self.model: Any = build_model(config.model, *vocabularies).to(self.device)
+        if settings.activation_checkpointing:
+            recompute_layers(self.model)
+        freeze(self.model, settings.freeze)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.average = MovingAverage(self.model, settings.ema) if settings.ema else None
+        self.optimizer = build_optimizer(self.model, settings)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "float16")
+        self.gradient = Gradient(
+            self.model,
+            self.device,
+            precision=settings.precision,
+            smoothing=settings.label_smoothing,
+            scaler=self.scaler,
+            r_drop=settings.r_drop,
+        )
         model = config.model
         self.width = model.width if isinstance(model, TransformerConfig) else model.hidden_width
         self.progress = Progress()
-        self._examples_of_epoch: tuple[int, Examples] | None = None
+        self.origin: dict[str, Any] | None = None  # of the weights that training began with
+        self.stream = Stream(self.data, with_workers(config, ranks))
         self.validation = Validation(config, validation_pairs, self.data)
         self.validation.check_fits(self.model)
+        self.corpora = corpora_of(config, self.data)
+        self.keeper = Keeper(
+            *(run, config, self.corpora, self.data, self.observe),
+            is_first=ranks.is_first,
+            processes=ranks.size,
+        )
+
+    def _check_files(self, files: list[Row]) -> None:
+        """Before a corpus is prepared: UserError if it is not that of the run to go on with."""
+        found = self.run.checkpoints() if self.ranks.is_first else []
+        if found and not damage(found[-1].folder):
+            require_corpora(self.run, found[-1].folder, {"training_data": files})
 
     def train(self, interrupt: Interrupt) -> Outcome:
         self._resume()
+        batches = self.stream.batches_an_epoch
+        if self.settings.accumulation > batches:
+            raise UserError(
+                f"training.accumulation = {self.settings.accumulation} is more than the {batches:,} batches "
+                "of an epoch; lower it or training.batch_tokens"
+            )
+        self.ranks.require_same_weights(self.model)
+        self.observe(
+            preflight(
+                *(self.config, self.model, self.data, self.stream),
+                validation_lines=len(self.validation.pairs),
+                device=self.device,
+                processes=self.ranks.size,
+                continues_from=self.progress.step,
+                initialized_from=self.origin["model"] if self.origin else None,
+                run=str(self.run.folder),
+            )
+        )
+        outcome = self._train(interrupt)
+        self.ranks.gather([0])  # nobody leaves before all is written
+        return outcome
+
+    def _train(self, interrupt: Interrupt) -> Outcome:
         progress, settings = self.progress, self.settings
-        self.observe(self._preflight())
         clock = time.perf_counter()
         while not progress.finished:
-            self._step()
+            agreed = self._step(interrupt.signal)
             now = time.perf_counter()
             progress.seconds += now - clock
             progress.logged_seconds += now - clock
@@ -160,120 +191,142 @@ class Trainer:
                 now = time.perf_counter()
                 progress.seconds += now - clock
                 clock = now
-                self._save(scores, scheduled=True)
+                self._save(scores, scheduled=True, is_last=bool(progress.finished))
                 clock = time.perf_counter()
-            if interrupt.signal is not None and not progress.finished:
-                newest = self.run.checkpoints()
-                if not newest or newest[-1].step < progress.step:
-                    self._save({}, scheduled=False)
-                return self._outcome("interrupted; run the same command to continue", interrupt.signal)
+            # Several processes must stop after the same step, so they agree on the signal in the step.
+            signal = interrupt.signal if self.ranks.size == 1 else agreed
+            if signal is not None and not progress.finished:
+                if self.keeper.newest_step() < progress.step:
+                    self._save({}, scheduled=False, is_last=True)
+                return self._outcome("interrupted; run the same command to continue", signal)
         return self._outcome(progress.finished)
 
     # One step
 
-    def _step(self) -> None:
-        """One update: gradients of the sum over `accumulation` batches, divided by their target tokens."""
-        progress, settings = self.progress, self.settings
-        torch.manual_seed(derived_seed(settings.seed, "dropout", progress.step))
-        epoch = progress.epoch + progress.batch / len(self._examples(progress.epoch).plan)
-        batches = [self._next_batch() for _ in range(settings.accumulation)]
-        tokens = sum(int((batch.target_output_BT != PAD).sum()) for batch in batches)
+    def _step(self, signal: int | None = None) -> int | None:
+        """One update: gradients of the sum over `accumulation` batches, divided by their target tokens.
+
+        Args:
+            signal: that this process got.
+
+        Returns:
+            The signal that one of the processes got.
+        """
+        progress, settings, ranks = self.progress, self.settings, self.ranks
+        epoch = self.stream.epochs
+        batches, seeds = self._share_of_step()
+        tokens = int(sum(row[0] for row in ranks.gather([sum(map(target_tokens, batches))])))
         self.model.train()
-        loss_sum = 0.0
-        for batch in batches:
-            smoothed, plain = self._loss(batch, settings.label_smoothing)
-            (smoothed / tokens).backward()  # type: ignore[no-untyped-call]
-            loss_sum += plain.item()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf).item()
-        self._require_finite(loss_sum, norm, step=progress.step + 1)
+        losses = self.gradient.of_step(batches, seeds, tokens)
+        ranks.sum_gradients(self.parameters)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm or math.inf).item()
+        told = ranks.gather([*losses, self.gradient.most_tokens, signal or 0])
+        # In the order of batches, whoever computed them.
+        loss_sum = sum(told[i % ranks.size][i // ranks.size] for i in range(settings.accumulation))
+
         progress.step += 1
         self.rate = learning_rate(progress.step, settings, width=self.width, epoch=epoch)
-        set_learning_rate(self.optimizer, self.rate)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
         self.gradient_norm = norm
-        progress.logged_loss += loss_sum
-        progress.logged_tokens += tokens
+        if math.isfinite(loss_sum) and math.isfinite(norm):
+            set_learning_rate(self.optimizer, self.rate)
+            self.scaler.step(self.optimizer)
+            if self.average is not None:
+                self.average.update(progress.step)
+            progress.skipped_in_row = 0
+            progress.logged_loss += loss_sum
+            progress.logged_tokens += tokens
+        else:
+            self._skip(batches, seeds)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self._learn_limit([int(row[-2]) for row in told])
+        return next((int(row[-1]) for row in told if row[-1]), None)
 
-    def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
-        """Summed over the target tokens of a batch: the loss to minimise, and without smoothing."""
-        source_BS = torch.from_numpy(batch.source_BS).to(self.device)
-        input_BT = torch.from_numpy(batch.target_input_BT).to(self.device)
-        output_BT = torch.from_numpy(batch.target_output_BT).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-            memory = self.model.encode(source_BS, source_BS != PAD)
-            hidden_BTD = self.model.decode(input_BT, memory)
-            is_token_BT = output_BT != PAD
-            output = self.model.embeddings.output
-            hidden_ND = hidden_BTD[is_token_BT]
-            weight_VD, bias_V = output.weight, output.bias
-            if self.settings.precision == "bfloat16":
-                hidden_ND, weight_VD = hidden_ND.bfloat16(), weight_VD.bfloat16()
-                bias_V = None if bias_V is None else bias_V.bfloat16()
-        return cross_entropy_sum(hidden_ND, weight_VD, bias_V, output_BT[is_token_BT], smoothing=smoothing)
+    def _share_of_step(self) -> tuple[list[Batch], list[int]]:
+        """This process's batches of the next step, every R-th of all, and the seed of each one's dropout."""
+        progress, settings, ranks = self.progress, self.settings, self.ranks
+        batches, seeds = [], []
+        for turn in range(settings.accumulation):
+            if turn % ranks.size == ranks.rank:
+                batches.append(self.stream.next())
+                number = progress.step * settings.accumulation + turn
+                seeds.append(derived_seed(settings.seed, "dropout", number))
+            else:
+                self.stream.skip()
+        progress.position = self.stream.position
+        return batches, seeds
 
-    def _next_batch(self) -> Batch:
-        """The batch at (epoch, batch) of the progress, which then points to the next one."""
-        progress = self.progress
-        examples = self._examples(progress.epoch)
-        batch = examples.batch(examples.plan[progress.batch])
-        progress.batch += 1
-        if progress.batch == len(examples.plan):
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-        return batch
-
-    def _examples(self, epoch: int) -> Examples:
-        """The training examples as segmented and ordered in this epoch."""
-        if self._examples_of_epoch is None or self._examples_of_epoch[0] != epoch:
-            data, settings = self.data, self.settings
-            source: Sentences = data.source
-            target: Sentences = data.target
-            lengths = (data.source.lengths, data.target.lengths)
-            if self.config.tokenizer.sampling:
-                source, target = data.sampled(
-                    self.config.tokenizer.sampling,
-                    settings.seed,
-                    epoch,
-                    max_tokens=self.config.data.max_tokens,
-                )
-                lengths = (np.array([len(s) for s in source]), np.array([len(t) for t in target]))
-            plan = plan_epoch(
-                lengths[0] + 1,  # end of sentence
-                lengths[1] + 1,
-                batch_tokens=settings.batch_tokens,
-                seed=settings.seed,
-                epoch=epoch,
+    def _learn_limit(self, everyones: list[int]) -> None:
+        """Take over the smallest number of tokens at which memory ran out in any process."""
+        most = min((tokens for tokens in everyones if tokens), default=0)
+        self.gradient.most_tokens = most
+        if most != self.progress.most_tokens:
+            self.progress.most_tokens = most
+            self.keeper.warn(
+                self.progress,
+                f"memory did not hold a batch; from now on batches of more than {most:,} tokens are "
+                "computed in parts, with the same gradient",
             )
-            self._examples_of_epoch = (epoch, Examples(source, target, plan))
-        return self._examples_of_epoch[1]
 
-    def _require_finite(self, *numbers: float, step: int) -> None:
-        if not all(map(math.isfinite, numbers)):
-            raise UserError(
-                f"loss or gradient is not finite in step {step:,}; lower training.learning_rate, lengthen "
-                f"training.warmup_steps or set training.clip_norm = 1.0 ({self._whereabouts()})"
+    def _skip(self, batches: list[Batch], seeds: list[int]) -> None:
+        """Count an update that is not made; UserError after too many in a row."""
+        progress, settings = self.progress, self.settings
+        progress.skipped += 1
+        progress.skipped_in_row += 1
+        how_many = f"{progress.skipped_in_row} in a row" if progress.skipped_in_row > 1 else "one"
+        self.keeper.warn(
+            progress,
+            f"step {progress.step:,}: loss or gradient is not finite; the update is skipped ({how_many})",
+        )
+        if progress.skipped_in_row >= settings.max_nonfinite:
+            guilty = self.ranks.gather_objects(culprits(self.gradient, batches, seeds))
+            everything = self.ranks.gather_objects(batches)
+            found = [b for share in (guilty if any(guilty) else everything) for b in share]
+            written = self.ranks.from_first(lambda: self._write_out(found))
+            raise self._not_finite(
+                f"{progress.step:,}, as in the {settings.max_nonfinite - 1} before", written
             )
+
+    def _write_out(self, batches: list[Batch]) -> str:
+        try:
+            return (
+                f"; its batch is in {write_batches(self.run.folder, self.progress.step, batches, self.data)}"
+            )
+        except OSError as error:
+            return f"; its batch could not be written: {error.strerror}"
+
+    def _not_finite(self, where: str, written: str = "") -> UserError:
+        whereabouts = self.ranks.from_first(self.keeper.whereabouts)
+        return UserError(
+            f"loss or gradient is not finite in step {where}; lower training.learning_rate, lengthen "
+            f"training.warmup_steps or set training.clip_norm = 1.0 ({whereabouts}{written})"
+        )
 
     # Validation
 
     def _validate(self) -> dict[str, float]:
         progress, settings = self.progress, self.settings
         began = time.perf_counter()
+        self.ranks.require_same_weights(self.model)
         self.model.eval()
-        scores = self.validation.scores(self.model, lambda batch: self._loss(batch, 0.0)[1].item())
-        self._require_finite(scores["loss"], step=progress.step)
+        with self._averaged():
+            scores = self.validation.scores(self.model, self.gradient.loss_alone, self.ranks)
+        if not math.isfinite(scores["loss"]):
+            raise self._not_finite(f"{progress.step:,}")
         score = scores[settings.metric]
         better = progress.best_score is None or sign(settings.metric) * (score - progress.best_score) > 0
         if better:
             progress.best_score, progress.best_step = score, progress.step
         progress.validations_since_best = 0 if better else progress.validations_since_best + 1
-        self._log(
+        self.keeper.log(
+            progress,
             {
                 "event": "validation",
                 **scores,
                 "best": better,
                 "validation_seconds": round(time.perf_counter() - began, 3),
-            }
+            },
         )
         return scores
 
@@ -281,120 +334,68 @@ class Trainer:
 
     def _log_training(self) -> None:
         progress = self.progress
-        event = {
-            "event": "train",
-            "loss": progress.logged_loss / progress.logged_tokens,
-            "learning_rate": self.rate,
-            "gradient_norm": self.gradient_norm,
-            "target_tokens_per_second": round(progress.logged_tokens / progress.logged_seconds, 1),
-        }
+        if progress.logged_tokens:  # else all were skipped, and a warning said so
+            event = {
+                "event": "train",
+                "loss": progress.logged_loss / progress.logged_tokens,
+                "learning_rate": self.rate,
+                "gradient_norm": self.gradient_norm,
+                "target_tokens_per_second": round(progress.logged_tokens / progress.logged_seconds, 1),
+            }
+            self.keeper.log(progress, event)
         progress.logged_loss, progress.logged_tokens, progress.logged_seconds = 0.0, 0, 0.0
-        self._log(event)
 
-    def _log(self, event: Event) -> None:
-        progress = self.progress
-        name = event.pop("event")
-        place = {"step": progress.step, "epoch": progress.epoch, "seconds": round(progress.seconds, 3)}
-        event = {"event": name, **place, **event}
-        self.run.log(event)
-        self.observe(event)
-
-    def _save(self, scores: dict[str, float], *, scheduled: bool) -> None:
-        progress, settings = self.progress, self.settings
-        folder = self.run.checkpoint_folder(progress.step)
-        if scheduled:
-            self._log({"event": "checkpoint", "checkpoint": folder.name})
-        progress.metrics_size = self.run.sync_metrics()
-        try:
-            save_model(
-                folder,
-                weights_of(self.model),
-                self.config,
-                self.data.source_tokenizer,
-                self.data.target_tokenizer,
-                {
-                    "step": progress.step,
-                    "scores": scores,
-                    "scheduled": scheduled,
-                    "train_seconds": round(progress.seconds, 1),
-                    "training_data": self.data.manifest["training_data"],
-                },
-                {"progress": asdict(progress), "optimizer": self.optimizer.state_dict()},
+    def _save(self, scores: dict[str, float], *, scheduled: bool, is_last: bool) -> None:
+        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        if self.average is not None:  # which is what is saved as the model
+            state["weights"] = weights_of(self.model)
+        with self._averaged():
+            self.keeper.save(
+                *(self.model, state, self.progress, scores),
+                scheduled=scheduled,
+                is_last=is_last,
+                initialized_from=self.origin,
             )
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{error.strerror}; the checkpoint was not written, {self._whereabouts()}",
-                str(folder),
-            ) from error
-        self.run.keep(last=settings.keep_last, best=settings.keep_best, metric=settings.metric)
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Meanwhile the model is the one to validate and to save."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def _resume(self) -> None:
-        """Continue from the newest whole checkpoint, or begin."""
-        found = self.run.checkpoints()
-        if not found:
-            self.run.cut_metrics(0)
-            return
-        folder = found[-1].folder
-        check_files(folder, read_manifest(folder), training_state=True)
-        state = load_training_state(folder)
-        trained_on = found[-1].training_data
-        if [entry["sha256"] for entry in trained_on] != [
-            entry["sha256"] for entry in self.data.manifest["training_data"]
-        ]:
-            raise UserError(
-                "the training corpus is not the one this run was begun with: its files changed; put them "
-                "back, use --run for a new folder, or --restart",
-                file=self.run.folder,
-            )
-        set_weights(self.model, load_weights(folder), folder)
+        """Continue from the newest whole checkpoint, or begin. The first process reads it for all."""
+        damaged: list[str] = []
+        found = self.ranks.from_first(lambda: read_newest(self.run, self.corpora, damaged))
+        if found is not None:
+            self._restore(found)
+        elif self.settings.initialize_from is not None:
+            begun, self.origin = self.ranks.from_first(lambda: weights_to_begin_with(self.config))
+            set_weights(self.model, begun, Path(self.origin["model"]))
+            if self.average is not None:
+                self.average.load(begun)
+        if self.ranks.is_first:
+            self.run.cut_metrics(self.progress.metrics_size)
+            if found is not None:
+                # What was killed between writing a checkpoint and tidying up after it is done now.
+                self.keeper.keep()
+        for text in damaged:
+            self.keeper.warn(self.progress, f"{text}; it was set aside, training goes on from the one before")
+
+    def _restore(self, found: dict[str, Any]) -> None:
+        state, folder = found["state"], Path(found["folder"])
+        set_weights(self.model, state.get("weights", found["weights"]), folder)
+        if self.average is not None:
+            self.average.load(found["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
-        self.run.cut_metrics(self.progress.metrics_size)
-        # What was killed between writing a checkpoint and tidying up after it is done now.
-        self.run.keep(last=self.settings.keep_last, best=self.settings.keep_best, metric=self.settings.metric)
+        if state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
+        self.origin = found["initialized_from"]
+        self.progress = Progress.from_state(state["progress"])
+        self.stream.position = self.progress.position
+        self.gradient.most_tokens = self.progress.most_tokens
 
     def _outcome(self, reason: str, interrupted_by: int | None = None) -> Outcome:
-        best = [c for c in self.run.checkpoints() if c.step == self.progress.best_step]
-        return Outcome(reason, self.progress.step, best[0] if best else None, interrupted_by)
-
-    def _whereabouts(self) -> str:
-        found = self.run.checkpoints()
-        if not found:
-            return "there is no checkpoint yet"
-        return f"the last checkpoint is {found[-1].folder}"
-
-    def _preflight(self) -> Event:
-        """What is about to be trained, on what, at what cost."""
-        plan = self._examples(self.progress.epoch)
-        manifest = self.data.manifest
-        counts = parameter_counts(self.model)
-        padded, used = plan.padding()
-        return {
-            "event": "preflight",
-            "lines": manifest["lines"],
-            "kept": manifest["kept"],
-            "dropped": manifest["dropped"],
-            "source_tokens": manifest["source_tokens"],
-            "target_tokens": manifest["target_tokens"],
-            "validation_lines": len(self.validation.pairs),
-            "source_vocabulary": len(self.data.source_tokenizer),
-            "target_vocabulary": len(self.data.target_tokenizer),
-            "parameters": counts,
-            "model_bytes": counts["total"] * bytes_a_parameter(self.settings),
-            "batches_an_epoch": len(plan.plan),
-            "padding": 1 - used / padded,
-            "steps": self.settings.max_steps,
-            "epochs": min(
-                self.settings.max_steps * self.settings.accumulation / len(plan.plan),
-                self.settings.max_epochs or math.inf,
-            ),
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-            "precision": self.settings.precision,
-            "continues_from": self.progress.step,
-            "run": str(self.run.folder),
-        }
+        best = self.keeper.best(self.progress.best_step)
+        return Outcome(reason, self.progress.step, best, interrupted_by)
 
 
 def derived_seed(seed: int, *purpose: int | str) -> int:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
 from nmt.config import Config
 from nmt.data.batches import Batch
-from nmt.data.prepare import Pairs, TrainingData, corpus_files
+from nmt.data.corpus import Pairs
+from nmt.data.prepare import corpus_files
+from nmt.data.prepared import TrainingData
 from nmt.data.tokenizer import PAD
 from nmt.errors import UserError
 from nmt.evaluation import bleu, perplexity
 from nmt.examples import Examples
+from nmt.ranks import ALONE, Ranks
 from nmt.translator import Translator
+
+T = TypeVar("T")
 
 
 class Validation:
@@ -45,28 +50,38 @@ class Validation:
                         line=index + 1,
                     )
 
-    def scores(self, model: Any, loss_of: Callable[[Batch], float]) -> dict[str, float]:
+    def scores(self, model: Any, loss_of: Callable[[Batch], float], ranks: Ranks = ALONE) -> dict[str, float]:
         """ "loss" in nats a target token, "perplexity" and "bleu" of a model in evaluation mode.
 
-        A loss that is not finite comes back alone.
+        A loss that is not finite comes back alone. Several processes share the work, and all get the
+        scores that one process would.
 
         Args:
             loss_of: the loss of a batch without smoothing, summed over its target tokens.
         """
-        total, tokens = 0.0, 0
+        share = slice(ranks.rank, None, ranks.size)
         with torch.inference_mode():
-            for batch in self.examples.batches():
-                total += loss_of(batch)
-                tokens += int((batch.target_output_BT != PAD).sum())
-        loss = total / tokens
+            found = [
+                (loss_of(batch), int((batch.target_output_BT != PAD).sum()))
+                for batch in map(self.examples.batch, self.examples.plan[share])
+            ]
+        losses = _dealt(ranks.gather_objects(found))
+        loss = sum(loss for loss, _ in losses) / sum(tokens for _, tokens in losses)
         if not math.isfinite(loss):
             return {"loss": loss}
         beam_size = self.config.training.validation_beam_size
         search = self.config.search.model_copy(update={"beam_size": beam_size, "beam_groups": 1})
         translator = Translator(model, self.data.source_tokenizer, self.data.target_tokenizer, search)
-        hypotheses = [t.text for t in translator.translate([source for source, _ in self.pairs])]
+        mine = [source for source, _ in self.pairs[share]]
+        hypotheses = _dealt(ranks.gather_objects([t.text for t in translator.translate(mine)]))
         return {
             "loss": loss,
             "perplexity": perplexity(loss),
             "bleu": bleu(hypotheses, [target for _, target in self.pairs]),
         }
+
+
+def _dealt(shares: Sequence[Sequence[T]]) -> list[T]:
+    """Every R-th from each of R shares, as they were before they were dealt out."""
+    ranks = len(shares)
+    return [shares[i % ranks][i // ranks] for i in range(sum(map(len, shares)))]

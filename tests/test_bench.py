@@ -384,5 +384,5 @@ def test_the_whole_program_on_a_small_model(model: tuple[Path, Path], tmp_path: 
     assert [one["model"] for one in found] == [str(model[0]), "base-random weights"]
     assert all(seconds > 0 for one in found for seconds in one["latency"].values())
     speeds = json.loads((tmp_path / "out/training.json").read_text())["rows"]
-    assert len(speeds) == 5
+    assert len(speeds) == 8
     assert all(row["target_tokens_per_second"] > 0 for row in speeds)

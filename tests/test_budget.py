@@ -246,6 +246,23 @@ def test_memory_runs_out_in_one_thread(error: Exception) -> None:
     assert threads_now() == (2, 2)
 
 
+def test_after_memory_ran_out_all_cores_go_on() -> None:
+    """Where there are sentences enough left; together with half the tokens."""
+    torch.set_num_threads(2)
+    lengths = [9] * 80
+    search = Search(10**9)
+
+    def fails_once(sources: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[int, str]]:
+        for number, (index, found) in enumerate(search(sources, tokens)):
+            if len(search.asked) <= 2 and number == 5 and sources[0][0] == 0:
+                raise MemoryError
+            yield index, found
+
+    assert run(fails_once, lengths, 200) == results_of(lengths)
+    assert search.asked[:2] == [(40, 100), (40, 100)]
+    assert sorted(search.asked[2:]) == [(17, 50), (18, 50)]
+
+
 def test_memory_runs_out_in_all_threads() -> None:
     torch.set_num_threads(2)
     lengths = [1 + i % 9 for i in range(64)]

@@ -189,6 +189,8 @@ def configurations(draw: Any) -> Config:
                 target_language="x" + draw(texts),
                 max_ratio=draw(st.floats(1, exclude_min=True, allow_infinity=False)),
                 drop_copies=draw(st.booleans()),
+                temperature=draw(st.floats(0, allow_infinity=False)),
+                workers=draw(st.just("auto") | st.integers(0, 1024)),
             ),
             tokenizer=dict(
                 type=draw(st.sampled_from(["bpe", "unigram"])), shared=shared, sampling=draw(rates)

@@ -18,6 +18,7 @@ validation = "corpus/val"
 source_language = "en"
 target_language = "de"
 """
+TWO = DATA.replace('"corpus/train"', '["corpus/a", "corpus/b"]')
 
 # The file, with HERE in the line that is wrong (none: no line is named), and what the message says.
 MISTAKES = {
@@ -253,7 +254,7 @@ MISTAKES = {
     ),
     "unknown optimizer": (
         DATA + "[training]\noptimizer = 'rmsprop' # HERE\n",
-        ['training.optimizer = "rmsprop" is not valid', "'adam', 'adamw', 'adadelta' or 'sgd'"],
+        ['training.optimizer = "rmsprop" is not valid', "'adam', 'adamw', 'muon', 'adadelta' or 'sgd'"],
     ),
     "optimizer of a list": (
         DATA + "[training]\noptimizer = ['sgd'] # HERE\n",
@@ -275,6 +276,49 @@ MISTAKES = {
         DATA + "[training]\nhalve_every_epochs = 0 # HERE\n",
         ["training.halve_every_epochs = 0", "greater than 0"],
     ),
+    "weights that sum to zero": (
+        TWO + "weights = [0, 0.0] # HERE\n",
+        ["data.weights sum to zero: no pair would ever be seen; give a corpus a weight"],
+    ),
+    "weight below zero": (
+        TWO + "weights = [1, -0.5] # HERE\n",
+        ["data.weights", "greater than or equal to 0"],
+    ),
+    "weight without end": (TWO + "weights = [1, inf] # HERE\n", ["data.weights", "finite number"]),
+    "weight that is none": (TWO + "weights = [1, nan] # HERE\n", ["data.weights"]),
+    "too few weights": (
+        TWO + "weights = [1] # HERE\n",
+        ["data.weights has 1 entries for 2 corpora in data.train"],
+    ),
+    "weights of one corpus": (
+        DATA + "weights = [1, 2] # HERE\n",
+        ["data.weights has 2 entries for 1 corpora"],
+    ),
+    "weights and temperature": (
+        TWO + "temperature = 2\nweights = [1, 2] # HERE\n",
+        ["data.weights and data.temperature are two ways to say one thing; remove one"],
+    ),
+    "temperature below zero": (TWO + "temperature = -1 # HERE\n", ["data.temperature = -1", "equal to 0"]),
+    "too many tags": (TWO + "tags = ['', '', '<x>'] # HERE\n", ["data.tags has 3 entries for 2 corpora"]),
+    **{
+        f"tag {tag}": (TWO + f"tags = ['', '{tag}'] # HERE\n", [f'data.tags = "{tag}" cannot be a tag; use'])
+        for tag in (
+            "back",
+            "<a b>",
+            "<<a>",
+            "<ä>",
+            "<>",
+            "<s>",
+            "</s>",
+            "<unk>",
+            "<pad>",
+            "<0x0A>",
+            "<a>,<b>",
+        )
+    },
+    "workers below zero": (TWO + "workers = -1 # HERE\n", ["data.workers = -1"]),
+    "workers of a word": (TWO + "workers = 'all' # HERE\n", ["data.workers = "]),
+    "no pairs for the tokenizer": (DATA + "[tokenizer]\nsample_pairs = 0 # HERE\n", ["sample_pairs = 0"]),
     "spaces and comments": (
         "# [training]\n\n" + DATA + "[ training ] # seed = 'x'\n# seed = 'x'\n\n  seed='x' # HERE\n",
         ['training.seed = "x"'],

@@ -17,7 +17,7 @@ from torch import Tensor
 from nmt import kernels
 
 pytestmark = pytest.mark.skipif(
-    not kernels.available(), reason="nmt/kernels.c is not compiled here: pip install -e . with a C compiler"
+    not kernels.available(), reason="C is not compiled here: pip install -e . with a compiler"
 )
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -105,6 +105,14 @@ def test_top_k_of_a_vocabulary(size: int, k: int) -> None:
         best_NK, token_NK = kernels.top_k(x_NV, k)
         assert torch.equal(best_NK, x_NV.topk(k, dim=-1).values)
         assert token_NK.tolist() == x_NV.sort(dim=-1, descending=True, stable=True).indices[:, :k].tolist()
+
+
+def test_log_total_of_what_is_not_a_number() -> None:
+    """It is seen, wherever it stands; -inf is a score like others."""
+    x_NV = torch.randn(4, 70)
+    x_NV[1, 0] = x_NV[2, 69] = math.nan
+    x_NV[3, :60] = -math.inf
+    assert kernels.log_total(x_NV).isnan().flatten().tolist() == [False, True, True, False]
 
 
 # --- attention ---------------------------------------------------------------------------------------------

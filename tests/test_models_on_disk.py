@@ -7,22 +7,15 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from matplotlib import image
-from support import TINY, Nmt
+from support import Nmt
 
 from nmt import __version__
-from nmt.checkpoint import LoadedModel, load_model
-from nmt.config_file import parse_config
 from nmt.data.corpus import read_lines
 from nmt.data.synthetic import SPLITS
-from nmt.heatmap import attention_weights, draw
-from nmt.models import build_model
 from nmt.run import list_checkpoints
 
 RUN = "runs/tiny"
@@ -37,6 +30,8 @@ COMMANDS = [
     "export",
     "align",
     "attention",
+    "heads",
+    "report",
     "tokenizer",
     "data",
 ]
@@ -158,97 +153,6 @@ def test_info_of_a_checkpoint_and_of_the_run_that_names_it(tiny_run: Path) -> No
     step = best["manifest"]["step"]
     same = json.loads(nmt("info", f"{RUN}/checkpoints/step-{step:08d}", "--json").stdout)
     assert same | {"folder": ""} == best | {"folder": ""}
-
-
-# nmt attention
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny_run: Path) -> LoadedModel:
-    return load_model(tiny_run / RUN)
-
-
-@pytest.fixture(scope="module")
-def bahdanau(loaded: LoadedModel) -> LoadedModel:
-    """The other architecture with the same tokenizers, untrained."""
-    sizes = "embedding_width = 8\nhidden_width = 8\nattention_width = 8\nmaxout_width = 8\ndropout = 0.0\n"
-    before, _, after = TINY.partition("[model]\n")
-    training = after[after.index("[training]") :]
-    config = parse_config(f'{before}[model]\narchitecture = "bahdanau"\n{sizes}\n{training}')
-    torch.manual_seed(1)
-    model = build_model(config.model, len(loaded.source_tokenizer), len(loaded.target_tokenizer)).eval()
-    tokenizers = (loaded.source_tokenizer, loaded.target_tokenizer)
-    return LoadedModel(loaded.folder, model, config, *tokenizers, loaded.manifest)
-
-
-@pytest.mark.parametrize("architecture", ["transformer", "bahdanau"])
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        ("The dog sees the old house.", "Der Hund sieht das Haus."),
-        ("The dog sees the old house.", None),
-        ("word " * 30, "Wort"),
-        ("", ""),
-        ("😀 漢字 ▁ \0 $x$", "שלום \u2028"),
-    ],
-)
-def test_attention_weights(
-    loaded: LoadedModel, bahdanau: LoadedModel, architecture: str, source: str, target: str | None
-) -> None:
-    model = {"transformer": loaded, "bahdanau": bahdanau}[architecture]
-    weights, source_pieces, target_pieces = attention_weights(model, source, target)
-    assert weights.shape == (len(target_pieces), len(source_pieces))
-    assert weights.min() >= 0
-    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
-    assert source_pieces[-1] == target_pieces[-1] == "</s>"
-    assert model.source_tokenizer.decode([model.source_tokenizer.id_of(p) for p in source_pieces]) == source
-    if target is not None:
-        ids = [model.target_tokenizer.id_of(piece) for piece in target_pieces]
-        assert model.target_tokenizer.decode(ids) == target
-
-
-@pytest.mark.parametrize("architecture", ["transformer", "bahdanau"])
-def test_attention_of_a_target_token_does_not_depend_on_later_ones(
-    loaded: LoadedModel, bahdanau: LoadedModel, architecture: str
-) -> None:
-    model = {"transformer": loaded, "bahdanau": bahdanau}[architecture]
-    short = attention_weights(model, "The dog sees the house.", "Der Hund")[0][:-1]
-    long = attention_weights(model, "The dog sees the house.", "Der Hund sieht das Haus.")[0]
-    np.testing.assert_allclose(long[: len(short)], short, atol=1e-6)
-
-
-def test_attention_is_drawn(tiny_run: Path, tmp_path: Path) -> None:
-    nmt = Nmt(tiny_run)
-    nmt("attention", RUN, "corpus/test.en", "corpus/test.de", "--line", "3", "--output", tmp_path / "a.png")
-    picture = image.imread(tmp_path / "a.png")
-    assert picture.min() < 0.1 < 0.9 < picture.max()  # ink on paper
-    assert min(picture.shape[:2]) > 100
-    # The model's own translation, in a folder that is not there yet.
-    done = nmt("attention", RUN, "corpus/test.en", "--output", tmp_path / "new" / "a.svg")
-    drawn = (tmp_path / "new" / "a.svg").read_text()
-    assert ElementTree.fromstring(drawn).tag.endswith("}svg")
-    assert "source tokens" in done.stderr
-    assert done.stdout == b""
-
-
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_the_same_attention_is_the_same_picture(tmp_path: Path, suffix: str) -> None:
-    weights = np.array([[0.2, 0.8], [0.9, 0.1]])
-    for name in "ab":
-        draw(weights, ["▁a", "</s>"], ["▁$x$", "</s>"], (tmp_path / name).with_suffix(suffix), "title")
-    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
-
-
-def test_attention_refuses(tiny_run: Path, tmp_path: Path) -> None:
-    nmt = Nmt(tiny_run)
-    message = nmt.error("attention", RUN, "corpus/test.en", "--output", tmp_path / "a.jpg")
-    assert "use .png, .svg or .pdf" in message
-    picture = tmp_path / "a.png"
-    assert "has no line 41" in nmt.error(
-        "attention", RUN, "corpus/test.en", "--line", "41", "--output", picture
-    )
-    assert "absent.en" in nmt.error("attention", RUN, "absent.en", "--output", picture)
-    assert not picture.exists()
 
 
 # nmt tokenizer

@@ -18,12 +18,13 @@ import torch
 from support import end_state, prepare_folder
 from torch import nn
 
-from nmt.config import Config, TrainingConfig
+from nmt.config import Config
 from nmt.config_file import load_config
-from nmt.optimization import build_optimizer, bytes_a_parameter, learning_rate, set_learning_rate
+from nmt.optimization import build_optimizer, learning_rate, set_learning_rate, training_bytes
 from nmt.presets import TRAINING_PRESETS
 from nmt.run import Run
 from nmt.training import Outcome, Trainer
+from nmt.training_config import TrainingConfig
 
 SCHEDULES = ["inverse-sqrt", "linear", "cosine", "constant"]
 OPTIMIZERS = ["adam", "adamw", "adadelta", "sgd"]
@@ -391,7 +392,7 @@ def test_the_first_update_of_adadelta() -> None:
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_bytes_a_parameter(kind: str) -> None:
+def test_training_bytes(kind: str) -> None:
     """A weight and its gradient, four bytes each, and every tensor of its size that the optimizer keeps."""
     model = small()
     settings = config(optimizer=kind)
@@ -403,8 +404,14 @@ def test_bytes_a_parameter(kind: str) -> None:
         for value in state.values()
         if torch.is_tensor(value) and value.dim() > 0
     )
-    parameters = sum(p.numel() for p in model.parameters())
-    assert bytes_a_parameter(settings) == 4 * (2 + kept / parameters)
+    parameters = list(model.parameters())
+    each = parameters[0].element_size()
+    count = sum(p.numel() for p in parameters)
+    assert training_bytes(model, settings) == each * (2 * count + kept)
+    assert training_bytes(model, config(optimizer=kind, ema=0.9)) == each * (3 * count + kept)
+    parameters[0].requires_grad_(False)
+    frozen, kept_a_number = parameters[0].numel(), kept / count
+    assert training_bytes(model, settings) == each * (count + (count - frozen) * (1 + kept_a_number))
 
 
 # --- whole runs --------------------------------------------------------------------------------------------

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nmt.config_file import parse_config
 from nmt.data.prepare import prepare
+from nmt.data.sampling import Part, Segmenter
 from nmt.errors import UserError
 
 CONFIG = """
@@ -59,8 +61,13 @@ def test_sampling_keeps_to_the_most_tokens(tmp_path: Path) -> None:
     write(tmp_path, "first", words, words)
     write(tmp_path, "second", words, words)
     data = prepare(config(tmp_path, 12, "bpe", 300), tmp_path / "prepared")
-    free, _ = data.sampled(0.5, 1, 0, max_tokens=1000)
-    kept, _ = data.sampled(0.5, 1, 0, max_tokens=12)
+    part = Part("source", np.arange(len(data.source)), (0,))
+
+    def sampled(most: int) -> list[list[int]]:
+        tokens = Segmenter(data.folder, data.manifest["dtype"], 0.5, 1, max_tokens=most)(part)
+        return [tokens[i].tolist() for i in range(len(tokens))]
+
+    free, kept = sampled(1000), sampled(12)
     own = [data.source[i].tolist() for i in range(len(data.source))]
     too_long = [i for i, ids in enumerate(free) if len(ids) > 12]
     assert too_long

@@ -18,7 +18,7 @@ from nmt import products
 from nmt.products import Matrix
 
 pytestmark = pytest.mark.skipif(
-    not products.available(), reason="this processor has no AVX-512, or nmt/decoder.c is not compiled here"
+    not products.available(), reason="this processor has no AVX-512, or C is not compiled here"
 )
 SEEDS = st.integers(0, 1 << 30)
 PRECISIONS = ("float32", "int8")

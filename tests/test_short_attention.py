@@ -19,9 +19,7 @@ from nmt.models.attention import additive_mask, scaled_dot_product
 from nmt.short_attention import attend, usable
 
 ONE = torch.zeros(1, 1, 1, 16)
-pytestmark = pytest.mark.skipif(
-    not usable(ONE, None, ONE), reason="no AVX-512 here, or nmt/attention.c is not compiled"
-)
+pytestmark = pytest.mark.skipif(not usable(ONE, None, ONE), reason="no AVX-512 here, or C is not compiled")
 
 
 @pytest.fixture(autouse=True)

@@ -86,7 +86,7 @@ class _Dropout(torch.autograd.Function):
         return _drop(x.contiguous(), None if add is None else add.contiguous(), rate, ctx.seed)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x_grad = _drop(grad.contiguous(), None, ctx.rate, ctx.seed) if ctx.needs_input_grad[0] else None
         return x_grad, grad if ctx.needs_input_grad[1] else None, None

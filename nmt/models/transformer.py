@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nmt.models.attention import additive_mask
 from nmt.models.embeddings import Embeddings
 from nmt.models.positions import Places, PositionalEmbedding, clipped_distances, rotation
+from nmt.models.recompute import recomputed
 from nmt.models.rows import Live
 from nmt.models.transformer_layers import DecoderLayer, EncoderLayer, make_norm
 from nmt.models.transformer_state import TransformerMemory, TransformerState
@@ -79,6 +80,7 @@ class Transformer(nn.Module):
         self.decoder_norm = make_norm(norm_type, width) if pre_norm else nn.Identity()
         self.rotary_width = width // heads if positions == "rotary" else None
         self.relative_distance = relative_distance if positions == "relative" else None
+        self.recompute = False  # of each layer only its input is kept for the gradient
         self._initialize(width)
 
     def _initialize(self, width: int) -> None:
@@ -105,7 +107,7 @@ class Transformer(nn.Module):
         x_BSD = self.source_positions(self.embeddings.source(source_BS))
         places = self._places(0, source_BS.size(1))
         for layer in self.encoder:
-            x_BSD = layer(x_BSD, bias_B11S, record, places)
+            x_BSD = self._layer(layer, x_BSD, bias_B11S, record, places)
         output_BSD: Tensor = self.encoder_norm(x_BSD)
         return output_BSD
 
@@ -121,9 +123,16 @@ class Transformer(nn.Module):
         x_BTD = self.target_positions(self.embeddings.target(target_BT))
         places = self._places(0, target_BT.size(1))
         for layer, key, value in zip(self.decoder, memory.keys_BHSN, memory.values_BHSN, strict=True):
-            x_BTD = layer(x_BTD, key, value, bias_B11S, record, places)
+            x_BTD = self._layer(layer, x_BTD, key, value, bias_B11S, record, places)
         hidden: Tensor = self.decoder_norm(x_BTD)
         return hidden
+
+    def _layer(self, layer: nn.Module, *arguments: Any) -> Tensor:
+        """A layer's output; with `recompute` computed once more for the gradient, with the same dropout."""
+        if self.recompute and self.training and torch.is_grad_enabled():
+            return recomputed(layer, *arguments)
+        output: Tensor = layer(*arguments)
+        return output
 
     def _places(self, first: int, count: int, position_BS: Tensor | None = None) -> Places:
         """Of queries at positions first .. first + count - 1; keys stand at the same where not given."""

@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,13 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
         corpus = corpora.corpus
         print(f"\ncorpus: {corpus.folder.name}, {corpus.vocabulary:,} subwords")
         trained = []
-        for name, speed in training_speeds(corpus, folder, options.steps):
-            print(f"training, {name}, batches of 4,096 tokens: {speed:,.0f} target tokens/s", flush=True)
-            trained.append({"model": name, "target_tokens_per_second": speed})
+        for speed in training_speeds(corpus, folder, options.steps, base=not options.no_base):
+            print(
+                f"training, {speed.model}, {speed.precision}, batches of 4,096 tokens: "
+                f"{speed.target_tokens_per_second:,.0f} target tokens/s",
+                flush=True,
+            )
+            trained.append(asdict(speed))
         text = shown + tables.training_text(trained) + "\n"
         found = {"machine": machine, "corpus": corpus.folder.name, "steps": options.steps, "rows": trained}
         tables.save(options.output, "training", found, text)

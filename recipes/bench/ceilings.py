@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nmt.models.packed import PackedLinear, can_pack
+from nmt.parallel import in_threads
+from nmt.products import Matrix, available
 
 # Rows, width, outputs. The first is the output layer of a small model for a batch of hypotheses.
 SHAPES = ((320, 128, 8000), (2048, 2048, 2048))
@@ -51,11 +52,15 @@ def _linear(n: int, width: int, outputs: int, kind: torch.dtype = torch.float32)
     return lambda: nn.functional.linear(x, weight)
 
 
-def _packed(n: int, width: int, outputs: int) -> Callable[[], Tensor]:
-    if not can_pack():
+def _own(n: int, width: int, outputs: int, precision: str) -> Callable[[], Tensor]:
+    """As search multiplies: each core its own rows, here a share of them."""
+    if not available():
         raise NotImplementedError
-    x, layer = torch.randn(n, width), PackedLinear(nn.Linear(width, outputs, bias=False))
-    return lambda: layer(x)
+    matrix = Matrix(torch.randn(outputs, width), None, precision)
+    shares = [share.contiguous() for share in torch.randn(n, width).chunk(torch.get_num_threads())]
+    if len(shares) == 1:
+        return lambda: matrix.multiply(shares[0])
+    return lambda: in_threads([partial(matrix.multiply, share) for share in shares])[0]
 
 
 def _int8(n: int, width: int, outputs: int) -> Callable[[], Tensor]:
@@ -66,7 +71,8 @@ def _int8(n: int, width: int, outputs: int) -> Callable[[], Tensor]:
 
 KINDS: dict[str, Callable[..., Callable[[], Tensor]]] = {
     "F.linear float32": _linear,
-    "packed oneDNN float32": _packed,
+    "nmt float32": partial(_own, precision="float32"),
     "F.linear bfloat16": partial(_linear, kind=torch.bfloat16),
     "torch._int_mm int8": _int8,
+    "nmt int8": partial(_own, precision="int8"),
 }

@@ -98,7 +98,7 @@ class CTranslate2:
         import ctranslate2
 
         from nmt.config_file import load_config
-        from nmt.data.prepare import load_tokenizers
+        from nmt.data.prepared import load_tokenizers
 
         folder = Path(spec.folder)
         self.spec = spec

@@ -70,8 +70,18 @@ def ceilings_text(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def training_text(rows: Sequence[dict[str, Any]]) -> str:
-    cells = [[row["model"], _number(row["target_tokens_per_second"])] for row in rows]
-    return table(["batches of 4,096 tokens", "target tokens/s"], cells)
+    cells = [
+        [
+            row["model"],
+            row["precision"],
+            _number(row["target_tokens_per_second"]),
+            "" if row["gflops"] is None else _number(row["gflops"]),
+        ]
+        for row in rows
+    ]
+    return table(
+        ["batches of 4,096 tokens", "precision", "target tokens/s", "GFLOP/s of its products"], cells
+    )
 
 
 def comparison_text(found: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from nmt.models.transformer import Transformer
 
 CLOSE: dict[str, Any] = dict(rtol=1e-5, atol=2e-5)
 HYPOTHESES = 3
-needs_kernels = pytest.mark.skipif(not kernels.available(), reason="nmt/kernels.c is not compiled here")
+needs_kernels = pytest.mark.skipif(not kernels.available(), reason="C is not compiled here")
 
 ADDED = {
     "post-sinusoidal": dict(),
@@ -58,7 +58,7 @@ def in_c(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     if request.param == "loops in C":
         monkeypatch.setattr("nmt.products.available", lambda: False)
     elif not products.available():
-        pytest.skip("this processor has no AVX-512, or nmt/decoder.c is not compiled here")
+        pytest.skip("this processor has no AVX-512, or C is not compiled here")
 
 
 # --- a batch that changes as one of a search does ----------------------------------------------------------
@@ -216,7 +216,7 @@ def test_blocks_of_rows() -> None:
     model = variant(dict(width=128, heads=4, norm="pre"))
     fast = for_search(model)
     if fast.stack is None:
-        pytest.skip("this processor has no AVX-512, or nmt/decoder.c is not compiled here")
+        pytest.skip("this processor has no AVX-512, or C is not compiled here")
     fast.stack.block = 5
     run_batch(model, fast)
 

@@ -94,14 +94,14 @@ main()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", ["tokenizer.sampling=0.0", "tokenizer.sampling=0.1"])
-def test_twenty_random_kills(tmp_path: Path, setting: str) -> None:
+def test_fifty_random_kills(tmp_path: Path, setting: str) -> None:
     prepare_folder(tmp_path)
     nmt = Nmt(tmp_path)
-    options = ["--set", setting, "--set", "training.max_steps=1200", "--set", "training.validate_every=7"]
+    options = ["--set", setting, "--set", "training.max_steps=3000", "--set", "training.validate_every=7"]
     nmt("train", "tiny.toml", "--run", "runs/whole", *options)
     chance = random.Random(1)
     kills = 0
-    while kills < 20:
+    while kills < 50:
         with nmt.start(
             "train", "tiny.toml", "--run", "runs/killed", *options, stderr=subprocess.DEVNULL
         ) as p:
@@ -110,7 +110,7 @@ def test_twenty_random_kills(tmp_path: Path, setting: str) -> None:
             if p.wait() == 0:
                 break
         kills += 1
-    assert kills == 20, f"the run ended after {kills} kills: make it longer"
+    assert kills == 50, f"the run ended after {kills} kills: make it longer"
     nmt("train", "tiny.toml", "--run", "runs/killed", *options)
     assert end_state(tmp_path / "runs/killed") == end_state(tmp_path / "runs/whole")
 

@@ -84,7 +84,19 @@ VERSIONS void nmt_attend_additively(const float *query, int64_t rows, int64_t qu
     }
 }
 
-/* The largest score of each row, and sum_v exp(scores[n, v] - largest). */
+/* Whether one of the numbers is none: by its bits, because the compiler takes it for granted (-ffast-math). */
+INLINE int has_nan(const float *x, int64_t count) {
+    uint32_t worst = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, 4);
+        bits &= 0x7fffffffu;
+        worst = bits > worst ? bits : worst;
+    }
+    return worst > 0x7f800000u;
+}
+
+/* The largest score of each row, and sum_v exp(scores[n, v] - largest); of what is no number, no number. */
 VERSIONS void nmt_largest_and_sum(const float *scores, int64_t rows, int64_t vocabulary, float *largest,
                                   float *sums) {
     for (int64_t n = 0; n < rows; n++) {
@@ -92,6 +104,10 @@ VERSIONS void nmt_largest_and_sum(const float *scores, int64_t rows, int64_t voc
         float most = -FLT_MAX, sum = 0.0f;
         for (int64_t v = 0; v < vocabulary; v++) most = row[v] > most ? row[v] : most;
         for (int64_t v = 0; v < vocabulary; v++) sum += exponential(row[v] - most);
+        if (has_nan(row, vocabulary)) {
+            uint32_t bits = 0x7fc00000u;
+            memcpy(&sum, &bits, 4);
+        }
         largest[n] = most;
         sums[n] = sum;
     }

@@ -1,4 +1,4 @@
-/* Output projection, cross-entropy and their gradients in one, for cores with AVX-512; `nmt/gradients.py` calls
+/* Output projection, cross-entropy and their gradients in one, for cores with AVX-512; `nmt/fused_loss.py` calls
  * them.
  */
 
@@ -16,7 +16,7 @@
 
 int64_t nmt_can_pair(void) { return __builtin_cpu_supports("avx512bf16"); }
 
-/* `nmt/gradients.py: _Loss` is the same. H hidden width, in words h; V vocabulary, in words v. */
+/* `nmt/fused_loss.py: _Loss` is the same. H hidden width, in words h; V vocabulary, in words v. */
 typedef struct {
     const float *hidden, *weight, *bias; /* (N, H), (V, H), (V) or NULL */
     const int64_t *target;

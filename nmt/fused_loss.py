@@ -1,4 +1,4 @@
-"""Output projection and cross-entropy with gradients in one call (`gradients.c`), for training on a CPU.
+"""Output projection and cross-entropy with gradients in one call (`native/fused_loss.c`), on a CPU.
 
 `available` says whether it is compiled and the processor has AVX-512; `nmt/loss.py` has the same in torch.
 
@@ -17,10 +17,12 @@ from torch import Tensor
 from nmt import kernels, products
 
 _int, _pointer = ctypes.c_int64, ctypes.c_void_p
+# What the threads may take to add gradients of a matrix up, each for itself.
+_ROOM = 1 << 28
 
 
 class _Loss(ctypes.Structure):
-    """nmt_loss in gradients.c."""
+    """nmt_loss in fused_loss.c."""
 
     _fields_ = [
         *((name, _pointer) for name in ("hidden", "weight", "bias", "target")),
@@ -75,7 +77,7 @@ def cross_entropy(
         raise IndexError(f"a target is not among the {len(weight_VD)} outputs")
     hidden_ND, weight_VD, target_N = hidden_ND.contiguous(), weight_VD.contiguous(), target_N.contiguous()
     rows, width = hidden_ND.shape
-    vocabulary, pairs, threads = len(weight_VD), kind == torch.bfloat16, torch.get_num_threads()
+    vocabulary, pairs, threads = len(weight_VD), kind == torch.bfloat16, threads_for(weight_VD)
     library, padded = _library(), width + -width % 32
     words = (width + 1) // 2 if pairs else width
     copied = (vocabulary + 1) // 2 if pairs else vocabulary if width % 32 else 0
@@ -101,6 +103,11 @@ def cross_entropy(
         summed(weight_grads),
         summed(bias_grads),
     )
+
+
+def threads_for(weight: Tensor) -> int:
+    """How many threads may add up a gradient of this size."""
+    return max(1, min(torch.get_num_threads(), _ROOM // weight.nbytes))
 
 
 def summed(parts: Tensor | None) -> Tensor | None:
