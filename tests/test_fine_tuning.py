@@ -71,6 +71,7 @@ def test_it_begins_with_the_weights_and_the_vocabulary() -> None:
     assert len(load_tokenizers(Path("runs/still/last"))[0]) == 390
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_its_own_checkpoints_without_the_model(tmp_path: Path) -> None:
     """Stopped, the model removed, continued: the end of a run that nothing stopped, its origin still told."""
     shutil.copytree("base", tmp_path / "model", symlinks=True)

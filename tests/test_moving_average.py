@@ -189,6 +189,7 @@ def test_several_processes_have_one_average() -> None:
     assert (flat[0] - flat[1]).norm() < 1e-3 * flat[0].norm()
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_everything_ends_the_same(folder: Path) -> None:
     """SIGKILL between checkpoints, with every option of this kind at once, in a process of its own."""
     changes = ["training.ema=0.99", "training.r_drop=2.0", "training.optimizer=muon"]

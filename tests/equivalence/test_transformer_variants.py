@@ -149,8 +149,12 @@ def test_dropout_is_where_it_belongs(
         seen.append(tuple(x.shape))
         return F.dropout(x, rate, training)
 
+    def spy_on_sum(x: Tensor, output: Tensor, rate: float, training: bool) -> Tensor:
+        return x + spy(output, rate, training)
+
     monkeypatch.setattr(positions, "dropout", spy)
     monkeypatch.setattr(transformer_layers, "dropout", spy)
+    monkeypatch.setattr(transformer_layers, "add_dropped", spy_on_sum)
     monkeypatch.setattr(attention, "drop", spy)
     norm, norm_type, activation, where = variant
     model = small(norm=norm, norm_type=norm_type, activation=activation, positions=where, **{kind: 0.4})

@@ -40,7 +40,7 @@ def children_of(process: int) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopped_while_others_sample(folder: Path, number: int) -> None:
     nmt = Nmt(folder)
     run = f"runs/stopped-{number}"

@@ -76,6 +76,7 @@ def test_options_of_the_beam(tiny_run: Path) -> None:
     assert len(tokens("--normalization", "average")) == len(SOURCE)
 
 
+@pytest.mark.slow
 def test_continued_and_with_several_processes(tiny_run: Path, tmp_path: Path) -> None:
     """Each line keeps its own prefix when the lines before it are skipped or belong to another process."""
     nmt = Nmt(tiny_run)

@@ -116,7 +116,7 @@ CASES = [
     ("transformer", "reverse", 600, 3e-3),
     ("transformer", "sort", 500, 4e-3),
 ]
-FAST = [("bahdanau", "reverse"), ("luong", "reverse")]
+FAST = [("bahdanau", "reverse")]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,7 @@ def test_learns(nmt: Nmt, architecture: str, task: str, steps: int, rate: float)
     assert exact >= 0.99, f"{exact:.1%} of {TEST} held-out sequences are right"
 
 
+@pytest.mark.slow
 def test_without_attention_long_sentences_suffer(nmt: Nmt) -> None:
     """As in Bahdanau et al. 2014, fig. 2: one vector holds a short sentence, not a long one.
 

@@ -37,7 +37,12 @@ def stop_at(nmt: Nmt, arguments: list[str], text: str, number: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        (signal.SIGINT, 130),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
 )
 def test_a_signal_loses_nothing(whole: Path, number: int, code: int) -> None:
     nmt = Nmt(whole)
@@ -60,7 +65,11 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("function", "call", "when"), MOMENTS)
+@pytest.mark.parametrize(
+    ("function", "call", "when"),
+    # Before a file, and between two renames: the others are of minutes.
+    [pytest.param(*m, marks=() if m in MOMENTS[1:3] else pytest.mark.slow) for m in MOMENTS],
+)
 def test_killed_while_a_checkpoint_is_written(whole: Path, function: str, call: int, when: str) -> None:
     name = function.rpartition(".")[2]
     nmt = Nmt(whole)

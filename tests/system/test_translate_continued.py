@@ -49,7 +49,7 @@ def kill(nmt: Nmt, arguments: list[object], output: Path, chance: random.Random,
     return process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("name", ["out.txt", "out.jsonl.gz"])
+@pytest.mark.parametrize("name", ["out.jsonl.gz", pytest.param("out.txt", marks=pytest.mark.slow)])
 def test_killed_and_continued(tiny_run: Path, tmp_path: Path, small_chunks: None, name: str) -> None:
     source, output = write_lines(tmp_path / "in", LINES), tmp_path / name
     arguments = command(source, output)
