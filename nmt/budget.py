@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 SearchFor = Callable[[Sequence[Source], int], Iterator[tuple[int, Result]]]
 
 # Source tokens that a core searches together where nothing is asked for: what it works on stays in its cache.
-_TOKENS_A_CORE = 2048
+_TOKENS_A_CORE = 1024
 # Fewer sentences than these, and one search with all cores is as fast.
 _SENTENCES_A_WORKER = 16
 # From so many on a process of its own is worth its start, some hundredths of a second.
