@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -128,11 +129,9 @@ class Run:
             OSError: it cannot be made, or another process trains in what is there now.
         """
         if self._lock is not None:
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat((self.folder / LOCK).stat(), os.fstat(self._lock.fileno())):
                     return False
-            except FileNotFoundError:
-                pass
         self.folder.mkdir(exist_ok=True)
         self.checkpoints_folder.mkdir(exist_ok=True)
         again = lock(self.folder, wait=False)
