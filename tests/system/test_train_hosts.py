@@ -61,19 +61,16 @@ def start(folder: Path, host: str, *arguments: object) -> subprocess.Popen[bytes
         return subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)
 
 
+def two_processes() -> list[str]:
+    """The command to which what `nmt` is to do is added."""
+    port = str(free_port())
+    return [*TORCHRUN, "--nproc-per-node", "2", "--master-port", port, "--no-python", "--", *NMT]
+
+
 def test_torchrun_on_one_machine(tmp_path: Path) -> None:
     """Trained, and where it cannot be, the one line of the process that knows why."""
     prepare_folder(tmp_path)
-    command = [
-        *TORCHRUN,
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(free_port()),
-        "--no-python",
-        "--",
-        *NMT,
-    ]
+    command = two_processes()
     arguments = ["train", "tiny.toml", "--set", "training.accumulation=2"]
     done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -91,16 +88,7 @@ def test_torchrun_on_one_machine(tmp_path: Path) -> None:
 def test_torchrun_is_told_to_end(tmp_path: Path) -> None:
     """As a cluster does it: SIGTERM to torchrun, which passes it on."""
     prepare_folder(tmp_path)
-    command = [
-        *TORCHRUN,
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(free_port()),
-        "--no-python",
-        "--",
-        *NMT,
-    ]
+    command = two_processes()
     arguments = [
         "train",
         "tiny.toml",
