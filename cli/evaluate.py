@@ -215,7 +215,7 @@ def evaluate(
     if json:
         out.result_json([asdict(row) | one.details() for row, one in zip(rows, found, strict=True)])
         return
-    title = f"{test_set}, {metrics.size:,} lines"
+    title = f"{test_set}, {metrics.size:,} {'line' if metrics.size == 1 else 'lines'}"
     scores.print_scores(found, title, confidence=confidence)
     scores.print_parts(found, title)
 

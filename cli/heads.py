@@ -263,7 +263,7 @@ class _Table:
         return draw_heads(scores, suffix, title)
 
     def page(self, title: str) -> str:
-        from nmt.attention_page import fill_table
+        from nmt.page import fill_table
 
         most = {
             name: max((abs(self._numbers(report)[name] or 0) for report in self.reports), default=0) or 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from nmt.attention_page import fill_page
+from nmt.page import fill_page
 
 # Characters that are not seen, or that turn the text around them, as in pages/report.js.
 UNSEEN = re.compile(

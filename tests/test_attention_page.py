@@ -17,8 +17,9 @@ from browser import Browser
 from support import Nmt
 
 from nmt.attention_maps import Pair, attention_maps, make_pairs, merge_words, words_of
-from nmt.attention_page import attention_page, fill_page, fill_table
+from nmt.attention_page import attention_page
 from nmt.checkpoint import LoadedModel, load_model
+from nmt.page import fill_page, fill_table
 
 RUN = "runs/tiny"
 SOURCES = ["The dog sees the old house.", "A woman gave him new keys.", "The dog sees the dog."]

@@ -137,7 +137,10 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.attention_maps": {
         *("nmt.checkpoint", "nmt.data.*", "nmt.forced", "nmt.translator", "nmt.words"),
     },
-    "nmt.attention_page": {"nmt.attention_maps", "nmt.checkpoint", "nmt.data.*", "nmt.forced"},
+    "nmt.page": set(),
+    "nmt.attention_page": {
+        *("nmt.attention_maps", "nmt.checkpoint", "nmt.data.*", "nmt.forced", "nmt.page"),
+    },
     "nmt.head_analysis": {
         *("nmt.attention_maps", "nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.evaluation", "nmt.forced"),
         *("nmt.head_scores", "nmt.metric_set", "nmt.translator"),
@@ -230,7 +233,7 @@ ALLOWED: dict[str, set[str]] = {
         *("nmt.model_evaluation", "nmt.models", "nmt.report_runs", "nmt.report_sentences"),
         *("nmt.report_tests", "nmt.report_translations", "nmt.sentences"),
     },
-    "nmt.report_page": {"nmt.attention_page"},
+    "nmt.report_page": {"nmt.page"},
     # Two text files -> a configuration
     "nmt.holdout": {"nmt.data.*", "nmt.errors", "nmt.files"},
     "nmt.profile": {"nmt.data.*"},
