@@ -4,6 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 NMT    := $(BIN)/nmt
 READY  := $(VENV)/.ready
+# Of any recipe: `SET='training.max_steps=100 training.precision=bfloat16'` is added to each of its trainings.
+SET      ?=
+SETTINGS := $(addprefix --set ,$(SET))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

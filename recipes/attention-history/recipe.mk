@@ -58,11 +58,11 @@ $(HISTORY)/multi30k/.corpus: corpora/multi30k/.complete
 	@mkdir -p $(HISTORY)/multi30k && touch $@
 
 $(HISTORY)/offline/.trained-%: recipes/attention-history/offline.toml $(HISTORY)/offline/.corpus
-	$(NMT) train $< --run $(HISTORY)/offline/$* $(addprefix --set model.,$(call history-model,offline,$*))
+	$(NMT) train $< --run $(HISTORY)/offline/$* $(addprefix --set model.,$(call history-model,offline,$*)) $(SETTINGS)
 	@touch $@
 $(HISTORY)/multi30k/.trained-%: recipes/attention-history/multi30k.toml $(HISTORY)/multi30k/.corpus
 	$(NMT) train $< --run $(HISTORY)/multi30k/$* --set training.max_steps=$(STEPS) \
-	  $(addprefix --set model.,$(call history-model,multi30k,$*))
+	  $(addprefix --set model.,$(call history-model,multi30k,$*)) $(SETTINGS)
 	@touch $@
 
 # A model without attention aligns nothing; of the Transformer the best layer counts.

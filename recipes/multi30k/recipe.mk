@@ -12,7 +12,7 @@ corpora/multi30k/.complete: | $(READY)
 	@touch $@
 
 $(MULTI30K)/.trained: recipes/multi30k/transformer.toml corpora/multi30k/.complete | $(READY)
-	$(NMT) train $< --run $(MULTI30K)/transformer
+	$(NMT) train $< --run $(MULTI30K)/transformer $(SETTINGS)
 	@touch $@
 
 $(MULTI30K)/.done: $(MULTI30K)/.trained
@@ -36,7 +36,7 @@ multi30k-recurrent: $(MULTI30K)/.done-recurrent  ## Bahdanau on tokenised Multi3
 
 $(MULTI30K)/.done-recurrent: recipes/multi30k/bahdanau.toml | $(READY)
 	$(NMT) train $< --run $(MULTI30K)/recurrent/bahdanau \
-	  --set data.train=$(TOK)/train.lc.norm.tok --set data.validation=$(TOK)/val.lc.norm.tok
+	  --set data.train=$(TOK)/train.lc.norm.tok --set data.validation=$(TOK)/val.lc.norm.tok $(SETTINGS)
 	rm -rf $(MULTI30K)/recurrent/averaged $(MULTI30K)/recurrent/results.json
 	$(NMT) average $(MULTI30K)/recurrent/bahdanau --last 5 --output $(MULTI30K)/recurrent/averaged
 	for test in $(MULTI30K_TOK_TESTS); do \

@@ -12,7 +12,7 @@ $(QUICKSTART)/.corpus: | $(READY)
 	@touch $@
 
 $(QUICKSTART)/.trained-%: recipes/quickstart/%.toml $(QUICKSTART)/.corpus | $(READY)
-	$(NMT) train $< --run $(QUICKSTART)/$*
+	$(NMT) train $< --run $(QUICKSTART)/$* $(SETTINGS)
 	@touch $@
 
 $(QUICKSTART)/.done: $(QUICKSTART)/.trained-transformer $(QUICKSTART)/.trained-bahdanau

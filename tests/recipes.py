@@ -1,0 +1,43 @@
+"""Recipes run as users run them, by make, in a folder of their own: what they write stays out of the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+def workshop(folder: Path) -> Path:
+    """`folder`, with what make needs linked into it; `corpora/` and `runs/` come to lie there."""
+    if shutil.which("make") is None:
+        pytest.skip("needs make, with which recipes are run")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "recipes"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "ready").touch()  # newer than what it depends on: make installs nothing
+    return folder
+
+
+def make(
+    folder: Path, target: str, *, timeout: float = 600, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """`make TARGET NAME=VALUE...` in a folder of `workshop`, with the running interpreter's environment.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than `timeout` seconds.
+    """
+    given = {"VENV": sys.prefix, "READY": "ready", **variables}
+    return subprocess.run(
+        ["make", "--no-print-directory", target, *(f"{name}={value}" for name, value in given.items())],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
