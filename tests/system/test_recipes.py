@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from recipes import make, workshop
 
 SHORT = "training.max_steps=4 training.validate_every=2 training.log_every=2 training.warmup_steps=2"
