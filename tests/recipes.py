@@ -1,4 +1,4 @@
-"""Recipes run as users run them, by make, in a folder of their own: what they write stays out of the checkout."""
+"""Recipes run by make, as users run them, in a folder of their own: the checkout stays as it is."""
 
 from __future__ import annotations
 
