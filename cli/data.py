@@ -40,7 +40,7 @@ def get(
         str | None, typer.Option(metavar="DIR_OR_URL", help="Take the files from here.")
     ] = None,
 ) -> None:
-    """Download a corpus, or copy it from a mirror; every file is checked by its sha256."""
+    """Download a corpus, or copy it from a mirror, and unpack it; every file is checked by its sha256."""
     from nmt.data.fetch import fetch
     from nmt.data.registry import load_corpus
 
@@ -56,7 +56,11 @@ def get(
             out.note(name)
         last[name] = done
 
-    files = fetch(corpus, folder, languages=language, mirror=mirror, progress=show)
+    def tell(message: str) -> None:
+        out.status("")
+        out.note(message)
+
+    files = fetch(corpus, folder, languages=language, mirror=mirror, progress=show, note=tell)
     out.status("")
     out.note(f"{folder}: {len(files)} files, all as they should be")
 

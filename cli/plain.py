@@ -45,6 +45,8 @@ def preflight(event: dict[str, Any]) -> list[str]:
     device = f"{event['device']}, {event['precision']}, {event['threads']} threads"
     if event["processes"] > 1:
         device += f", {event['processes']} processes like this one"
+        if event["sharded"]:
+            device += ", a part of the model in each"
     megabytes = event["model_bytes"] / 2**20
     total, trained = event["parameters"]["total"], event["trained"]
     frozen = f"{trained:,} of them trained; " if trained < total else ""
@@ -55,6 +57,7 @@ def preflight(event: dict[str, Any]) -> list[str]:
         f"batches     {event['batches_an_epoch']:,} an epoch, {event['padding']:.1%} padding; "
         f"{event['steps']:,} steps are {event['epochs']:,.1f} epochs",
         f"device      {device}",
+        "compile     torch.compile: no, it is slower on a CPU and not measured on GPUs",
         f"run         {event['run']}",
     ]
     if event["continues_from"]:

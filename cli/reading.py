@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +29,8 @@ class Reading:
     words: str
     gold: Path | None
     gold_base: int
-    layer: str | None  # "1", "mean", "best"; None is the mean
-    head: str | None  # "1", "mean"; None is the mean
+    layer: str | None  # "1", "mean", "best"
+    head: str | None  # "1", "mean"; without both what the model was trained for, else the mean
     shift: bool | None = None  # None is no, and to be found out where the best is looked for
     two_directions: bool = False  # without a gold alignment the best is where they agree most
     prefix: str = "--"  # of the options' names
@@ -64,10 +64,12 @@ class Reading:
 
     def views(self, aligner: Aligner) -> list[View]:
         """Those to choose among; one where none is to be chosen."""
-        from nmt.alignment import View
+        from nmt.alignment import View, default_view
 
         if self.best:
             return aligner.views((False, True) if self.shift is None else (self.shift,))
+        if self.layer is None and self.head is None:
+            return [replace(default_view(aligner.loaded), shift=bool(self.shift))]
         layer, head = (None if text in (None, "mean") else int(text) for text in (self.layer, self.head))
         return [View(layer, head, bool(self.shift))]
 

@@ -72,6 +72,9 @@ def translate(
     diversity: Annotated[
         float | None, typer.Option(min=0.0, help="How far --beam-groups keep apart.")
     ] = None,
+    tag: Annotated[
+        str | None, typer.Option(metavar="TAG", help="One of data.tags, to put before every source.")
+    ] = None,
     format: Annotated[str, typer.Option(metavar="text|jsonl", help="jsonl has scores and tokens.")] = "text",
     alignment: Annotated[
         bool, typer.Option("--alignment", help="Add word links from attention; needs --format jsonl.")
@@ -123,6 +126,7 @@ def translate(
         beam_size=beam_size,
         length_penalty=length_penalty,
         n_best=n_best,
+        tag=tag,
         format=format,
         alignment=alignment,
         attention=attention,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class Options:
     format: str = "text"
     alignment: bool = False
     attention: bool = False
+    tag: str | None = None
     batch_tokens: str | None = None  # a number, or "auto"
     precision: str | None = None
     ensemble: tuple[Path, ...] = ()
@@ -106,6 +107,10 @@ class Translating:
             self._search = self._settle(self._loaded.config.search)
         else:
             self._loaded, self._search, engine = self._load_engine()
+        # What reads attention reads the source as search does.
+        config = self._loaded.config
+        read = config.search.model_copy(update={"tag": self._search.tag})
+        self._loaded = replace(self._loaded, config=config.model_copy(update={"search": read}))
         write = None
         if options.replace_unknown:
             from nmt.unknown import UnknownWords, read_dictionary
@@ -135,7 +140,7 @@ class Translating:
         from nmt.config_file import changed_search
 
         options = self.options
-        names = ("beam_size", "length_penalty", "batch_tokens", "precision")
+        names = ("tag", "beam_size", "length_penalty", "batch_tokens", "precision")
         given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
         if options.ensemble_by is not None:
             given["ensemble_by"] = options.ensemble_by
@@ -169,7 +174,9 @@ class Translating:
         chosen = options.precision if is_export(folder) else search.precision
         loaded, engine = load_engine(
             options.model,
-            search.model_copy(update={"precision": "float32"}),
+            search.model_copy(
+                update={"precision": "float32", "tag": ""}
+            ),  # the tag is put before what it reads
             n_best=options.n_best,
             quantization=chosen,
             threads=torch.get_num_threads(),

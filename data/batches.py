@@ -83,6 +83,7 @@ class Batch:
     source_BS: npt.NDArray[np.int64]
     target_input_BT: npt.NDArray[np.int64]
     target_output_BT: npt.NDArray[np.int64]
+    links_N3: npt.NDArray[np.int64] | None = None  # sentence, source token, target token of each known link
 
 
 def pad(sequences: Sequence[npt.ArrayLike], padding: int) -> npt.NDArray[np.int64]:

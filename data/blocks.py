@@ -36,6 +36,8 @@ class Block:
     target: bytes  # empty where `source` holds lines of a .tsv
     source_file: str
     target_file: str
+    links: bytes | None = None  # lines of word links, one a pair, where the corpus has them
+    links_file: str = ""
 
     def sides(self) -> tuple[list[str], list[str]]:
         """The lines of both sides.
@@ -62,6 +64,11 @@ class Block:
             lines[0] = lines[0].removeprefix("\ufeff")
         return lines
 
+    def link_lines(self) -> list[str]:
+        """A line of word links for each pair; UserError where they are not UTF-8."""
+        raws = (self.links or b"").split(b"\n")
+        return [decode_line(raw, file=self.links_file, line=self.first + n) for n, raw in enumerate(raws)]
+
     def _decoded_carefully(self) -> tuple[list[str], list[str]]:
         """Line by line, so that the first mistake is the one that is named."""
         pairs: Pairs = []
@@ -77,7 +84,13 @@ class Block:
 
 
 def read_blocks(
-    prefixes: Sequence[str], source_language: str, target_language: str, *, lines: int = 0, skip: int = 0
+    prefixes: Sequence[str],
+    source_language: str,
+    target_language: str,
+    *,
+    lines: int = 0,
+    skip: int = 0,
+    links: Sequence[Path | None] = (),
 ) -> Iterator[Block]:
     """All lines of several corpora, in order, in blocks of `lines`, fewer at the end of a corpus.
 
@@ -85,6 +98,7 @@ def read_blocks(
         prefixes: as `nmt.data.corpus.read_parallel` takes them.
         lines: 0 for `LINES`.
         skip: blocks that are left out at the beginning.
+        links: a file of word links for each corpus, or none; nothing where no corpus has one.
 
     Raises:
         UserError: as `read_parallel` and, when asked for its lines, a `Block`.
@@ -100,10 +114,32 @@ def read_blocks(
                 found = _read_two(
                     find_side(prefix, source_language), find_side(prefix, target_language), lines
                 )
+            file = links[corpus] if links else None
+            if file is not None:
+                found = _with_links(found, file, prefix, lines)
             for block in found:
                 yield replace(block, corpus=corpus)
 
     return islice(blocks(), skip, None)
+
+
+def _with_links(blocks: Iterator[Block], file: Path, prefix: str, lines: int) -> Iterator[Block]:
+    found = _read_raw(file, lines)
+    totals = [0, 0]
+    for block in blocks:
+        raw, count = next(found, (b"", 0))
+        totals = [totals[0] + block.count, totals[1] + count]
+        if count != block.count:
+            break
+        yield replace(block, links=raw, links_file=str(file))
+    totals[0] += sum(block.count for block in blocks)
+    totals[1] += sum(count for _, count in found)
+    if totals[0] != totals[1]:
+        raise UserError(
+            f"has {totals[1]:,} lines of links, and {prefix} has {totals[0]:,} pairs; give the links of this "
+            "text, line by line",
+            file=file,
+        )
 
 
 def _read_two(source: Path, target: Path, lines: int) -> Iterator[Block]:

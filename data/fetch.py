@@ -1,7 +1,8 @@
 """Download the files of a public corpus, or copy them from a mirror, and verify every byte.
 
 A file is written under ``NAME.part`` and takes its name once its SHA-256 is right, so a file that is
-there is whole. A transfer that broke off goes on where it stopped, in this call or the next one.
+there is whole. A transfer that broke off goes on where it stopped, in this call or the next one. What the
+registry has no SHA-256 for is held to the one that was recorded here the first time. Archives are unpacked.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from nmt.data.checksums import NAME as CHECKSUMS
+from nmt.data.checksums import Checksums
 from nmt.data.corpus import sha256_of
+from nmt.data.extract import check_plain, extract, made_from
+from nmt.data.mirror import gunzip, is_packed, places
 from nmt.data.registry import CorpusFile, load_corpus
 from nmt.errors import UserError
 
@@ -38,6 +44,7 @@ def fetch(
     languages: Sequence[str] | None = None,
     mirror: str | Path | None = None,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Path]:
     """Bring the files of a corpus into a folder; those already there and right are left alone.
@@ -46,12 +53,13 @@ def fetch(
         corpus: a name in the registry, or the path of a ``.toml`` description.
         folder: where the files go; ``corpora/NAME`` if not given.
         languages: only the files in these languages; all if not given.
-        mirror: a folder, or an http or https URL, that holds the files under their names.
+        mirror: a folder, or an http or https URL, that holds the files; see `nmt.data.mirror`.
         progress: see `Progress`.
+        note: called with what is worth telling, such as a checksum that is now recorded.
         sleep: waits between attempts, in seconds.
 
     Returns:
-        The paths of the files, in the registry's order.
+        The paths of the text files, in the registry's order.
 
     Raises:
         UserError: unknown corpus or language; a file not to be had, or not the expected one.
@@ -67,12 +75,86 @@ def fetch(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(folder):
-            return [_fetch_file(file, folder, mirror, progress, sleep) for file in wanted]
+            sums = Checksums.read(folder)
+            plain = [file for file in wanted if file.member is None]
+            for file in plain:
+                _fetch_file(file, folder, mirror, progress, sleep, sums)
+            if new := [file for file in plain if file.sha256 is None and file.name not in sums.files]:
+                try:
+                    check_plain(new, folder)
+                except UserError:
+                    for file in new:  # nothing says that they are the right ones: out of the way
+                        (folder / file.name).replace(folder / f"{file.name}.bad")
+                    raise
+                _record(new, folder, sums, note)
+            for archive in entry.archives:
+                texts = [file for file in wanted if file.member and file.member.archive == archive.name]
+                if texts:
+                    _fetch_texts(archive, texts, folder, mirror, progress, note, sleep, sums)
+            return [folder / file.name for file in wanted]
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
             f"it cannot be written ({reason}); make room or choose another folder", file=folder
         ) from None
+
+
+def _fetch_texts(
+    archive: CorpusFile,
+    texts: list[CorpusFile],
+    folder: Path,
+    mirror: str | Path | None,
+    progress: Progress | None,
+    note: Callable[[str], None] | None,
+    sleep: Callable[[float], None],
+    sums: Checksums,
+) -> None:
+    """Bring an archive and make its texts; without it, where they are there and were made from it."""
+    expected = archive.sha256 or sums.files.get(archive.name)
+    if expected is not None and all(_is_right(text, expected, folder, sums) for text in texts):
+        return
+    path = _fetch_file(archive, folder, mirror, progress, sleep, sums)
+    received = expected or sha256_of(path)
+    todo = [text for text in texts if not _is_right(text, received, folder, sums)]
+
+    def show(name: str, size: int) -> None:
+        if progress is not None:
+            progress(name, size, None)
+
+    try:
+        made = extract(path, todo, folder, progress=show, note=note)
+    except UserError:
+        if expected is None:  # nothing says that it is the right one: out of the way
+            path.replace(folder / f"{archive.name}.bad")
+        raise
+    for text in todo:
+        assert text.member is not None
+        sums.texts[text.name] = (made[text.name], made_from(text.member, received))
+    _record([archive] if expected is None else [], folder, sums, note)
+
+
+def _is_right(text: CorpusFile, archive_sha256: str, folder: Path, sums: Checksums) -> bool:
+    """Whether a text is there as it was made of this archive. What is not is put aside."""
+    path = folder / text.name
+    if not path.exists():
+        return False
+    recorded = sums.texts.get(text.name)
+    assert text.member is not None
+    if recorded == (sha256_of(path), made_from(text.member, archive_sha256)):
+        return True
+    path.replace(folder / f"{text.name}.bad")
+    return False
+
+
+def _record(
+    files: Sequence[CorpusFile], folder: Path, sums: Checksums, note: Callable[[str], None] | None
+) -> None:
+    for file in files:
+        sums.files[file.name] = sha256_of(folder / file.name)
+        if note is not None:
+            pin = f'sha256 = "{sums.files[file.name]}"'
+            note(f"{file.name}: first download, recorded in {folder / CHECKSUMS}; to pin it: {pin}")
+    sums.write()
 
 
 def _fetch_file(
@@ -81,7 +163,10 @@ def _fetch_file(
     mirror: str | Path | None,
     progress: Progress | None,
     sleep: Callable[[float], None],
+    sums: Checksums,
 ) -> Path:
+    recorded = file.sha256 is None and file.name in sums.files
+    file = replace(file, sha256=file.sha256 or sums.files.get(file.name))
     final, part = folder / file.name, folder / f"{file.name}.part"
 
     def show(received: int, expected: int | None) -> None:
@@ -89,30 +174,30 @@ def _fetch_file(
             progress(file.name, received, expected if file.bytes is None else file.bytes)
 
     if final.exists():
-        if sha256_of(final) == file.sha256:
+        if file.sha256 in (None, sha256_of(final)):
             show(final.stat().st_size, final.stat().st_size)
             return final
         # Perhaps someone's own edit: out of the way, not gone.
         final.replace(folder / f"{file.name}.bad")
-    origin = _origin(file, mirror)
-    resumed = False
-    if isinstance(origin, Path):
-        _copy(origin, part, show)
     # A part that is whole already was only not renamed in time.
-    elif not (part.exists() and sha256_of(part) == file.sha256):
+    if part.exists() and sha256_of(part) == file.sha256:
+        origin: str | Path = part
+        received = str(file.sha256)
+    else:
         resumed = part.exists()
-        _download(origin, part, show, sleep)
-    received = sha256_of(part)
-    if received != file.sha256 and resumed:
-        # The start may be that of another version of the file; once more, from nothing.
-        part.unlink()
-        _download(str(origin), part, show, sleep)
+        origin = _bring(file, part, mirror, show, sleep)
         received = sha256_of(part)
-    if received != file.sha256:
+        if file.sha256 not in (None, received) and resumed and not isinstance(origin, Path):
+            # The start may be that of another version of the file; once more, from nothing.
+            part.unlink()
+            _bring(file, part, mirror, show, sleep)
+            received = sha256_of(part)
+    if file.sha256 not in (None, received):
         part.unlink()
+        advice = f", or take its line out of {folder / CHECKSUMS} if another is right now" if recorded else ""
         raise UserError(
             f"{origin} is not the expected file: sha256 {file.sha256} expected, {received} received; "
-            "try again, or name another place with --mirror DIR_OR_URL",
+            f"try again, or name another place with --mirror DIR_OR_URL{advice}",
             file=final,
         )
     part.replace(final)
@@ -120,18 +205,40 @@ def _fetch_file(
     return final
 
 
-def _origin(file: CorpusFile, mirror: str | Path | None) -> str | Path:
-    """The URL or the path that a file comes from."""
-    if mirror is None:
-        return file.url
-    if "://" not in str(mirror):
-        folder = Path(mirror)
-        if not folder.is_dir():
-            raise UserError("the mirror is no folder; give a folder or an http or https URL", file=folder)
-        return folder / file.name
-    if not str(mirror).startswith(("http://", "https://")):
-        raise UserError(f"the mirror {mirror} is neither http nor https; give such a URL or a folder")
-    return f"{str(mirror).rstrip('/')}/{file.name}"
+def _bring(
+    file: CorpusFile,
+    part: Path,
+    mirror: str | Path | None,
+    show: Callable[[int, int | None], None],
+    sleep: Callable[[float], None],
+) -> str | Path:
+    """Write a file to `part` from the first place that has it, and unpack it if need be; where that was."""
+    origins: list[str | Path] = [file.url] if mirror is None else places(file, mirror)
+    if isinstance(origins[0], Path):
+        origins = [path for path in origins if Path(path).exists()] or origins[:1]
+    for origin in origins:
+        packed = part.with_name(f"{file.name}.gz.part") if is_packed(origin, file) else None
+        try:
+            if isinstance(origin, Path):
+                _copy(origin, packed or part, show)
+            else:
+                _download(origin, packed or part, show, sleep)
+        except _NotThereError as error:
+            if origin == origins[-1]:
+                raise UserError(str(error)) from None
+            continue
+        if packed is not None:
+            try:
+                with part.open("wb") as sink:
+                    gunzip(packed, sink, limit=file.bytes, origin=origin)
+                    _flush(sink)
+            except UserError:
+                part.unlink()
+                raise
+            finally:
+                packed.unlink()  # damaged or done: a later call has no use for it
+        return origin
+    raise AssertionError("there is always a place to try")
 
 
 def _copy(origin: Path, part: Path, show: Callable[[int, int | None], None]) -> None:
@@ -168,6 +275,10 @@ def _download(
             sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
 
 
+class _NotThereError(Exception):
+    """The server has no such file; another place may."""
+
+
 class _BrokenOffError(Exception):
     """A transfer that may go well next time."""
 
@@ -177,6 +288,7 @@ def _transfer(url: str, part: Path, show: Callable[[int, int | None], None]) -> 
 
     Raises:
         _BrokenOffError: no answer, or one that ended too early; what came is kept.
+        _NotThereError: it has no such file, or does not let us know.
         UserError: the server refuses.
     """
     held = part.stat().st_size if part.exists() else 0
@@ -220,10 +332,11 @@ def _request(url: str, held: int) -> HTTPResponse | None:
         answer = f"{error.code} {error.reason}"
         if error.code in PASSING_TROUBLE:
             raise _BrokenOffError(f"the server answers {answer}") from None
-        raise UserError(
+        message = (
             f"{url} is not to be had, the server answers {answer}; "
             "name another place with --mirror DIR_OR_URL"
-        ) from None
+        )
+        raise (_NotThereError if error.code in (403, 404, 410) else UserError)(message) from None
     except (OSError, HTTPException, ValueError) as error:
         raise _BrokenOffError(str(getattr(error, "reason", None) or error or type(error).__name__)) from None
     if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {held}-"):

@@ -23,6 +23,8 @@ from nmt.data.blocks import LINES, read_blocks
 from nmt.data.corpus import Pairs, find_side, is_tsv, read_parallel, sha256_of
 from nmt.data.encode import FILES, EncodedCorpora, Encoder, encode_corpora
 from nmt.data.filter import Filter, HeldOut
+from nmt.data.links import FILES as LINK_FILES
+from nmt.data.links import find_links
 from nmt.data.pool import cores
 from nmt.data.prepared import (
     FORMAT,
@@ -41,7 +43,17 @@ from nmt.files import lock, publish, remove_partial, write_file
 
 _SUMS = "sums.json"
 _UNFINISHED = ".unfinished"
-_SHAPELESS = {"train", "validation", "test", "weights", "temperature", "workers"}  # keys that change no token
+# Keys that change no token.
+_SHAPELESS = {
+    "train",
+    "validation",
+    "test",
+    "weights",
+    "temperature",
+    "workers",
+    "alignments",
+    "alignment_words",
+}
 
 
 def prepare(
@@ -64,7 +76,7 @@ def prepare(
         UserError: files are missing, misaligned, not UTF-8, or leave nothing to train on; a prepared folder
             is damaged.
     """
-    files = corpus_files(config.data, config.data.train_prefixes)
+    files = training_files(config.data)
     stamps = [stamp_of(file) for file in files]
     sums = sums_of(files, root / _SUMS)
     check(_rows(sums))
@@ -112,6 +124,19 @@ def corpus_files(data: DataConfig, prefixes: Sequence[str]) -> list[Path]:
     return files
 
 
+def training_files(data: DataConfig) -> list[Path]:
+    """`corpus_files` of the training corpora, and their word links."""
+    links = [file for file in link_files(data) if file is not None]
+    return [*corpus_files(data, data.train_prefixes), *links]
+
+
+def link_files(data: DataConfig) -> list[Path | None]:
+    """Of each corpus the file of its word links, if it has one; nothing where no corpus has."""
+    if not any(data.alignment_files):
+        return []
+    return [find_links(file) if file else None for file in data.alignment_files]
+
+
 def read_held_out(data: DataConfig, prefix: str) -> Pairs:
     """All pairs of a validation or test set; UserError if there are none."""
     pairs = list(read_parallel(prefix, data.source_language, data.target_language))
@@ -129,6 +154,8 @@ def _key(config: Config, sums: Sequence[str], tokenizers: tuple[Tokenizer, Token
         "held out": _held_out_sums(config.data) if config.data.drop_overlap else [],
         "files": list(sums),
     }
+    if any(config.data.alignment_files):
+        settings["links"] = [config.data.alignment_words, [bool(f) for f in config.data.alignment_files]]
     if tokenizers is not None:
         settings["tokenizers"] = [hashlib.sha256(one.model).hexdigest() for one in tokenizers]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
@@ -148,8 +175,9 @@ def _build(
     data = config.data
     languages = data.source_language, data.target_language
     workers = _workers(data, sums)
+    links = link_files(data)
     tell("reading the training corpus")
-    found = scan(data.train_prefixes, languages, _scanner(data), folder, workers=workers)
+    found = scan(data.train_prefixes, languages, _scanner(data), folder, workers=workers, links=links)
     kept, dropped = found.kept, found.drop_table()
     if not kept:
         reasons = ", ".join(f"{row.count:,} {row.reason}" for row in dropped)
@@ -174,8 +202,9 @@ def _build(
         dtype=dtype,
         max_tokens=data.max_tokens,
         tags=data.tags or [""] * len(data.train_prefixes),
+        link_words=data.alignment_words,
     )
-    encoded = encode_corpora(data.train_prefixes, languages, found, encoder, workers=workers)
+    encoded = encode_corpora(data.train_prefixes, languages, found, encoder, workers=workers, links=links)
     if not sum(encoded.pairs):
         raise UserError(
             f"{encoded.places[0]}: this and every other training pair is longer than data.max_tokens = "
@@ -186,8 +215,14 @@ def _build(
         for row in dropped
     ]
     manifest = _manifest(data, encoded, lines=sum(found.lines), dropped=table, sums=sums)
-    files = describe(folder, [*FILES, *tokenizer_files(source, target)])
+    if links and not encoded.links:
+        raise UserError(
+            "has no link of a pair that is kept; give alignments with links", file=data.alignment_files[0]
+        )
+    files = describe(folder, [*FILES, *(LINK_FILES if links else ()), *tokenizer_files(source, target)])
     manifest |= {"dtype": dtype, "files": files}
+    if links:
+        manifest |= {"links": encoded.links, "links_dtype": encoder.link_dtype.name}
     write_file(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
@@ -242,7 +277,7 @@ def _scanner(data: DataConfig) -> Scanner:
     if data.drop_overlap:
         for prefix in [data.validation, *data.test_prefixes]:
             held_out.add(prefix, read_held_out(data, prefix))
-    return Scanner(rules, held_out)
+    return Scanner(rules, held_out, data.alignment_words)
 
 
 def _tokenizers(

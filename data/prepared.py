@@ -34,6 +34,8 @@ class TrainingData:
     manifest: dict[str, Any]  # lines read and kept, the table of what was dropped, sha256 of the files
     sizes: tuple[int, ...]  # pairs of each corpus; their rows follow one another
     tags: tuple[int | None, ...]  # the id that begins each source sentence of a corpus, if one does
+    # Where the corpora have word links, those of tokens: source, target, source, ..., of each pair.
+    links: Tokens | None = None
 
 
 def load_prepared(folder: Path) -> TrainingData:
@@ -57,7 +59,10 @@ def load_prepared(folder: Path) -> TrainingData:
             manifest,
             tuple(sizes),
             tuple(source.id_of(tag) if tag else None for tag in tags),
+            Tokens.mapped(folder / "train.links", manifest["links_dtype"]) if "links" in manifest else None,
         )
+        if data.links is not None and len(data.links) != len(data.source):
+            raise _damaged("its links are not of one length with its text", folder)
         if not len(data.source) == len(data.target) == sum(sizes) == manifest["kept"]:
             raise _damaged("its two sides are not of one length", folder)
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -2,7 +2,11 @@
 
 Keys of such a file: ``name``, ``description``, ``homepage``, ``licence``, ``languages``, ``base_url`` and
 one ``[[files]]`` table a file with ``name``, ``split``, ``language``, ``sha256`` and, where wanted,
-``bytes`` and a ``url`` of its own in place of ``base_url`` + ``name``.
+``bytes`` and a ``url`` of its own in place of ``base_url`` + ``name``. A ``sha256`` that is not known yet may
+be left out (`nmt.data.checksums`). Text inside an archive has ``archive``, ``member`` and ``format``
+(`nmt.data.markup`) in place of ``sha256``, ``bytes`` and ``url``, which stand in an ``[[archives]]`` table
+with the archive's ``name``; such text is written gzipped if its own ``name`` ends in ``.gz``. ``folder``,
+where wanted, is where a mirror of several corpora has this one's files (`nmt.data.mirror`).
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+from nmt.data.markup import FORMATS
+from nmt.data.unpack import SUFFIXES
 from nmt.errors import UserError
 
 # A name is one plain path component: nothing in a registry writes outside its folder.
@@ -25,15 +31,30 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
+class Member:
+    """Where in an archive a text is, and which of `nmt.data.markup.FORMATS` it has."""
+
+    archive: str
+    path: str
+    format: str
+
+
+@dataclass(frozen=True)
 class CorpusFile:
-    """One file to fetch. `bytes` is its size, if stated."""
+    """One file to fetch, or to make of a member of an archive.
+
+    `sha256` is None where it is not known yet, `bytes` its size, if stated. An archive has no split and no
+    language, the text in it no url.
+    """
 
     name: str
     url: str
-    sha256: str
+    sha256: str | None
     split: str
     language: str
     bytes: int | None = None
+    folder: str | None = None  # of a mirror
+    member: Member | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +67,7 @@ class Corpus:
     licence: str
     languages: tuple[str, ...]
     files: tuple[CorpusFile, ...]
+    archives: tuple[CorpusFile, ...] = ()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -112,13 +134,28 @@ def parse_corpus(text: str, *, file: str | Path) -> Corpus:
         "languages must be a list of codes",
     )
     base_url = table.take("base_url", str, default="")
+    folder = table.take("folder", str, default=None)
+    table.must(folder is None or bool(PLAIN_NAME.fullmatch(folder)), f"folder {folder!r} is not a plain name")
+    archives = []
+    for number, entry in enumerate(table.take("archives", list, default=[]), start=1):
+        table.must(isinstance(entry, dict), "archives must be [[archives]] tables")
+        archives.append(_parse_archive(_Table(entry, f"archive {number}", file), base_url, folder))
+    known = [archive.name for archive in archives]
     files = []
     for number, entry in enumerate(table.take("files", list), start=1):
         table.must(isinstance(entry, dict), "files must be [[files]] tables")
-        files.append(_parse_file(_Table(entry, f"file {number}", file), base_url, languages))
+        entry_table = _Table(entry, f"file {number}", file)
+        if "archive" in entry:
+            files.append(_parse_text(entry_table, known, languages))
+        else:
+            files.append(_parse_file(entry_table, base_url, folder, languages))
     table.must(bool(files), "there are no [[files]]")
-    names = [entry.name for entry in files]
+    names = [entry.name for entry in (*files, *archives)]
     table.must(len(set(names)) == len(names), "two [[files]] have the same name")
+    members = [entry.member for entry in files if entry.member is not None]
+    table.must(len(set(members)) == len(members), "two [[files]] are the same member")
+    unused = set(known) - {member.archive for member in members}
+    table.must(not unused, f"no text is taken from {', '.join(sorted(unused))}")
     corpus = Corpus(
         name=name,
         description=table.take("description", str),
@@ -126,26 +163,66 @@ def parse_corpus(text: str, *, file: str | Path) -> Corpus:
         licence=table.take("licence", str),
         languages=tuple(languages),
         files=tuple(files),
+        archives=tuple(archives),
     )
     table.finish()
     return corpus
 
 
-def _parse_file(table: _Table, base_url: str, languages: list[str]) -> CorpusFile:
-    name = table.take("name", str)
+def _parse_file(table: _Table, base_url: str, folder: str | None, languages: list[str]) -> CorpusFile:
+    name = _parse_name(table)
+    url, sha256, size = _parse_place(table, name, base_url)
+    language = _parse_language(table, name, languages)
+    parsed = CorpusFile(name, url, sha256, table.take("split", str), language, size, folder)
+    table.finish()
+    return parsed
+
+
+def _parse_archive(table: _Table, base_url: str, folder: str | None) -> CorpusFile:
+    name = _parse_name(table)
+    table.must(name.endswith(SUFFIXES), f"the name {name} ends in none of {', '.join(SUFFIXES)}")
+    url, sha256, size = _parse_place(table, name, base_url)
+    table.finish()
+    return CorpusFile(name, url, sha256, "", "", size, folder)
+
+
+def _parse_text(table: _Table, archives: list[str], languages: list[str]) -> CorpusFile:
+    name = _parse_name(table)
+    archive, path = table.take("archive", str), table.take("member", str)
+    table.must(archive in archives, f"{name} is in {archive}, which is none of the [[archives]]")
+    plain = not path.startswith("/") and all(part not in ("", ".", "..") for part in path.split("/"))
+    table.must(plain, f"the member {path!r} is not a path inside an archive")
+    format = table.take("format", str)
+    table.must(format in FORMATS, f"the format of {name} is none of {', '.join(FORMATS)}")
+    language = _parse_language(table, name, languages)
+    member = Member(archive, path, format)
+    parsed = CorpusFile(name, "", None, table.take("split", str), language, member=member)
+    table.finish()
+    return parsed
+
+
+def _parse_name(table: _Table) -> str:
+    name: str = table.take("name", str)
     table.must(bool(PLAIN_NAME.fullmatch(name)), f"name {name!r} is not a plain file name")
+    table.must(name != "checksums.toml", "checksums.toml has a use of its own")
+    return name
+
+
+def _parse_place(table: _Table, name: str, base_url: str) -> tuple[str, str | None, int | None]:
     url = table.take("url", str, default="") or urljoin(base_url, name)
     table.must(url.startswith(("https://", "http://")), f"{name} has no url and the corpus no base_url")
-    sha256 = table.take("sha256", str)
-    table.must(bool(SHA256.fullmatch(sha256)), f"the sha256 of {name} is not 64 lower-case hex digits")
-    language = table.take("language", str)
+    sha256 = table.take("sha256", str, default=None)
+    known = sha256 is None or bool(SHA256.fullmatch(sha256))
+    table.must(known, f"the sha256 of {name} is not 64 lower-case hex digits")
+    return url, sha256, table.take("bytes", int, default=None)
+
+
+def _parse_language(table: _Table, name: str, languages: list[str]) -> str:
+    language: str = table.take("language", str)
     table.must(
         language in languages, f"the language {language} of {name} is not among the corpus's languages"
     )
-    size = table.take("bytes", int, default=None)
-    parsed = CorpusFile(name, url, sha256, table.take("split", str), language, size)
-    table.finish()
-    return parsed
+    return language
 
 
 class _Table:

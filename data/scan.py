@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from nmt.data.blocks import Block, read_blocks
 from nmt.data.filter import Dropper, DropRow, Filter, HeldOut, pair_hash, reason_to_drop
+from nmt.data.links import parse_links
 from nmt.data.pool import Pool
 from nmt.data.unfinished import Growing
 
@@ -30,16 +31,22 @@ _CHUNK = 1 << 20
 class Scanner:
     """The task of a worker: verdicts on the pairs of a block, and hashes of those it would keep."""
 
-    def __init__(self, rules: Filter, held_out: HeldOut):
+    def __init__(self, rules: Filter, held_out: HeldOut, link_words: str = "blank"):
+        """`link_words`: what ends a word in links, which are checked where a block has some."""
         self._rules = rules
         self._held_out = held_out
+        self._link_words = link_words
 
     def __call__(self, block: Block) -> tuple[int, bytes, bytes]:
         """The corpus, a byte a pair, and 8 bytes a pair that no rule drops if duplicates are to be found."""
         rules = self._rules
         verdicts = bytearray()
         hashes = []
-        for source, target in zip(*block.sides(), strict=True):
+        sides = block.sides()
+        if block.links is not None:
+            for number, (line, *pair) in enumerate(zip(block.link_lines(), *sides, strict=True), block.first):
+                parse_links(line, *pair, words=self._link_words, file=block.links_file, number=number)
+        for source, target in zip(*sides, strict=True):
             reason = reason_to_drop(source, target, rules)
             if reason is None and rules.drop_overlap and self._held_out.find(source):
                 reason = "overlap"
@@ -97,17 +104,26 @@ class Scan:
 
 
 def scan(
-    prefixes: Sequence[str], languages: tuple[str, str], scanner: Scanner, folder: Path, *, workers: int
+    prefixes: Sequence[str],
+    languages: tuple[str, str],
+    scanner: Scanner,
+    folder: Path,
+    *,
+    workers: int,
+    links: Sequence[Path | None] = (),
 ) -> Scan:
     """Judge all pairs; goes on where a scan into the same folder was killed.
 
+    Args:
+        links: as `read_blocks` takes them.
+
     Raises:
-        UserError: as `nmt.data.corpus.read_parallel`.
+        UserError: as `nmt.data.corpus.read_parallel`; word links are not those of the text.
     """
     with Growing(folder, "scan", [_VERDICTS, _HASHES]) as growing:
         state: dict[str, Any] = growing.state or {"blocks": 0, "lines": [0] * len(prefixes), "done": False}
         if not state["done"]:
-            blocks = read_blocks(prefixes, *languages, skip=state["blocks"])
+            blocks = read_blocks(prefixes, *languages, skip=state["blocks"], links=links)
             with Pool(scanner, workers) as pool:
                 for corpus, verdicts, hashes in pool.map(blocks):
                     growing.write(_VERDICTS, verdicts)

@@ -152,6 +152,12 @@ class Tokenizer:
         """The ids of all pieces, which no two entries of a vocabulary share."""
         return {self.piece(token_id): token_id for token_id in range(len(self))}
 
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """Pieces that no text becomes, but for the special ids: `train_tokenizer`'s."""
+        ids = range(len(self))
+        return tuple(self.piece(i) for i in ids if self._pieces.is_control(i) and i not in SPECIAL_IDS)
+
     def _encode_around_space_marks(self, line: str) -> list[int]:
         """Encode a line that contains U+2581, which SentencePiece would take for a blank.
 

@@ -95,6 +95,11 @@ class View:
         return mean
 
 
+def default_view(loaded: LoadedModel) -> View:
+    """The head that was trained on alignments; of a model without one the mean of all."""
+    return View(*(loaded.config.guided_view or (None, None)))
+
+
 def links(words_IJ: Weights, end_I: Weights) -> Links:
     """The source word each target word attends to most, in the order of the target.
 

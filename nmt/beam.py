@@ -15,7 +15,19 @@ import torch
 from torch import Tensor
 
 from nmt.repetition import ban_repeated
-from nmt.search import Hypothesis, Phrase, Ranked, Rows, Scores, Sentence, Start, StateT, Step, search
+from nmt.search import (
+    Advance,
+    Hypothesis,
+    Phrase,
+    Ranked,
+    Rows,
+    Scores,
+    Sentence,
+    Start,
+    StateT,
+    Step,
+    search,
+)
 from nmt.top_k import top_k
 
 # What is added to the score of each hypothesis (B, K) if it ends now; never more than 0.
@@ -109,6 +121,7 @@ class Beam:
         self.alpha, self.normalization = alpha, normalization
         self.no_repeat_ngram, self.diversity = no_repeat_ngram, diversity
         self.guide, self.bonus = guide, bonus
+        self.replayable = guide is None and bonus is None and not no_repeat_ngram
         self.unwanted = sorted({*forbidden, end})
         self.banned = torch.tensor(self.unwanted, device=device)
         self.size = beam_size // groups  # places of a group
@@ -261,7 +274,7 @@ class Beam:
             if flat_n is not None:
                 self._edit(rows, scores_nV, flat_n)
             ends.append(scores_nV[:, self.end, None] - total_n1)
-            scores_nV[:, self.banned] = -math.inf
+            scores_nV.index_fill_(1, self.banned, -math.inf)
             best_nC, token_nC = top_k(scores_nV, min(self.beam_size, scores_nV.size(-1)))
             if flat_n is not None and self.guide is not None and self.guide.extra:
                 further_nE = self.guide.further(flat_n)
@@ -300,9 +313,12 @@ def beam_search(
     begin: int,
     room: Sequence[int] | int | None = None,
     device: torch.device | str = "cpu",
+    replay: Advance[StateT] | None = None,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
     """`nmt.search.search`, with the n best hypotheses of each sentence, best first."""
-    for index, found in search(step, start, sentences, method, begin=begin, room=room, device=device):
+    for index, found in search(
+        step, start, sentences, method, begin=begin, room=room, device=device, replay=replay
+    ):
         # Behind those that live, the earlier finished stand last: among equals they go first.
         found.reverse()
         best = sorted(found, key=lambda h: (-h.score, len(h.tokens)))

@@ -18,7 +18,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nmt import __version__
 from nmt.config import Config
@@ -28,6 +28,7 @@ from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.files import new_folder
 from nmt.models import build_model
+from nmt.named import Named
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -50,7 +51,7 @@ class LoadedModel:
     manifest: dict[str, Any]
 
 
-def weights_of(model: nn.Module) -> Weights:
+def weights_of(model: Named) -> Weights:
     """Every parameter once, by name: shared matrices have one."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
@@ -169,7 +170,7 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> LoadedModel:
     return LoadedModel(folder, model, config, source_tokenizer, target_tokenizer, manifest)
 
 
-def set_weights(model: nn.Module, weights: Weights, folder: Path) -> None:
+def set_weights(model: Named, weights: Weights, folder: Path) -> None:
     """Copy weights into a model; UserError if the names or shapes are not the model's."""
     parameters = dict(model.named_parameters())
     different = sorted(parameters.keys() ^ weights.keys())

@@ -40,6 +40,10 @@ class DataConfig(Section):
     weights: tuple[Annotated[float, Field(ge=0)], ...] = ()
     temperature: float = Field(0.0, ge=0)  # the largest corpus is seen once; 0 is off
     tags: tuple[str, ...] = ()  # one a corpus, such as "<back>", before its source sentences; "" is none
+    # Word links of the training text, a file a corpus, "" for one without: lines of "0-0 1-2" as `nmt align`
+    # writes them, plain or .gz; training.guided_alignment has attention learn them.
+    alignments: str | tuple[str, ...] = ()
+    alignment_words: Literal["blank", "punctuation"] = "blank"  # what ends a word there
     # Processes that prepare and that sample subwords, 0: none beside this one. auto: one a core to prepare,
     # and to sample half as many, at most 4.
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
@@ -61,7 +65,8 @@ class DataConfig(Section):
                 f"data.source_language and data.target_language are both {self.source_language}; "
                 "name the two suffixes"
             )
-        for key, values in (("weights", self.weights), ("tags", self.tags)):
+        lists = (("weights", self.weights), ("tags", self.tags), ("alignments", self.alignment_files))
+        for key, values in lists:
             if values and len(values) != len(self.train_prefixes):
                 raise ValueError(
                     f"data.{key} has {len(values)} entries for {len(self.train_prefixes)} corpora in "
@@ -82,6 +87,10 @@ class DataConfig(Section):
     @property
     def train_prefixes(self) -> tuple[str, ...]:
         return (self.train,) if isinstance(self.train, str) else self.train
+
+    @property
+    def alignment_files(self) -> tuple[str, ...]:
+        return (self.alignments,) if isinstance(self.alignments, str) else self.alignments
 
     @property
     def test_prefixes(self) -> tuple[str, ...]:
@@ -131,6 +140,7 @@ class SearchConfig(Section):
     precision: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     # Of several models: the mean of their probabilities, or of their log-probabilities.
     ensemble_by: Literal["probability", "log-probability"] = "probability"
+    tag: str = ""  # one of data.tags, to put before every source sentence
 
     @property
     def tokens_together(self) -> int:
@@ -210,7 +220,55 @@ class Config(Section):
                 )
         return self
 
+    @property
+    def guided_view(self) -> tuple[int, int] | None:
+        """Layer and head, from 1, whose attention learns alignments; None where none does."""
+        if not self.training.guided_alignment:
+            return None
+        layers = self.model.decoder_layers if isinstance(self.model, TransformerConfig) else 1
+        return self.training.guided_layer or max(1, layers - 1), self.training.guided_head or 1
+
+    def _guided_fits(self) -> None:
+        training, model = self.training, self.model
+        if self.guided_view is None:
+            if any(self.data.alignment_files):
+                raise ValueError(
+                    "data.alignments are given and training.guided_alignment, their weight in the loss, is "
+                    "0; set it to 0.05, for example, or remove them"
+                )
+            for key in ("guided_layer", "guided_head"):
+                if getattr(training, key) is not None:
+                    raise ValueError(
+                        f"training.{key} is of training.guided_alignment, which is 0; set that to a weight"
+                    )
+            return
+        given = f"training.guided_alignment = {training.guided_alignment}"
+        if not any(self.data.alignment_files):
+            raise ValueError(
+                f"{given} needs links of the training text; name them in data.alignments (`nmt align` "
+                "writes them) or set it to 0"
+            )
+        if isinstance(model, RecurrentConfig):
+            raise ValueError(
+                f'{given} trains attention over the source, which model.architecture = "recurrent" does not '
+                "have; set it to 0"
+            )
+        if self.tokenizer.sampling:
+            raise ValueError(
+                f"tokenizer.sampling = {self.tokenizer.sampling} segments words anew in each epoch, and "
+                "links are prepared for one segmentation; set it or training.guided_alignment to 0"
+            )
+        is_transformer = isinstance(model, TransformerConfig)
+        most = (model.decoder_layers, model.heads) if is_transformer else (1, 1)  # type: ignore[union-attr]
+        for key, number, limit in zip(("layer", "head"), self.guided_view, most, strict=True):
+            if number > limit:
+                raise ValueError(
+                    f"training.guided_{key} = {number}, and the decoder has {limit}; "
+                    + ("leave it out" if limit == 1 else f"choose 1 to {limit}")
+                )
+
     def _training_fits(self) -> None:
+        self._guided_fits()
         if self.training.activation_checkpointing and not isinstance(self.model, TransformerConfig):
             raise ValueError(
                 "training.activation_checkpointing computes layers of a transformer again, and "

@@ -57,6 +57,9 @@ def _locate(config: Config, folder: Path) -> Config:
         update={
             "train": locate(data.train) if isinstance(data.train, str) else tuple(map(locate, data.train)),
             "validation": locate(data.validation),
+            "alignments": locate(data.alignments)
+            if isinstance(data.alignments, str)
+            else tuple(file and locate(file) for file in data.alignments),
             "test": locate(data.test) if isinstance(data.test, str) else tuple(map(locate, data.test)),
         }
     )

@@ -17,6 +17,7 @@ from nmt.coverage import Attended
 from nmt.data.batches import pad
 from nmt.data.tokenizer import EOS, PAD
 from nmt.ensemble import Reader, mean_log_probability
+from nmt.models.fixed_state import FixedState
 from nmt.models.packed import output_matrix
 from nmt.products import Matrix
 from nmt.search import Scores
@@ -122,6 +123,16 @@ class Decoding:
     memories: tuple[Any, ...]
     states: tuple[Any, ...]
     attended: Attended | None = None  # with a coverage penalty
+
+    @property
+    def room(self) -> int | None:
+        """Steps for which tensors can stay where they are (`nmt.replay`); None: for ever."""
+        return min((state.room for state in self.states if isinstance(state, FixedState)), default=None)
+
+    def aged(self) -> Decoding:
+        """After a replayed step."""
+        aged = (state.aged() if isinstance(state, FixedState) else state for state in self.states)
+        return replace(self, states=tuple(aged))
 
     def select(self, beam_BK: Tensor) -> Decoding:
         return Decoding(

@@ -1,4 +1,5 @@
-"""Several models that translate together: any architectures, any source vocabularies, one target vocabulary.
+"""How models read a source, and several that translate together: any architectures, any source vocabularies,
+one target vocabulary.
 
 N rows, V vocabulary.
 """
@@ -7,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nmt.checkpoint import LoadedModel
+from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 
 Ids = Sequence[int]
@@ -19,11 +22,11 @@ Ids = Sequence[int]
 Reader = Callable[[Ids], Ids]
 
 
-def readers(models: Sequence[LoadedModel]) -> list[Reader]:
-    """How each model reads what the first has read.
+def readers(models: Sequence[LoadedModel], tag: str = "") -> list[Reader]:
+    """How each model reads what the first has read, with a tag before it if one is given.
 
     Raises:
-        UserError: a model has another target vocabulary than the first.
+        UserError: a model has another target vocabulary than the first, or does not know the tag.
     """
     first = models[0]
     for other in models[1:]:
@@ -33,7 +36,30 @@ def readers(models: Sequence[LoadedModel]) -> list[Reader]:
                 "same tokens: train them with one tokenizer",
                 file=other.folder,
             )
-    return [_reader(first, model) for model in models]
+    return [
+        _then(_reader(first, model), tagging(model.source_tokenizer, tag, model.folder)) for model in models
+    ]
+
+
+def tagging(tokenizer: Tokenizer, tag: str, folder: Path | None = None) -> Reader:
+    """Puts a tag of training (`data.tags`) before a source, "" being none.
+
+    Raises:
+        UserError: the vocabulary does not have it.
+    """
+    if not tag:
+        return lambda ids: ids
+    if tag not in tokenizer.tags:
+        known = f"use {' or '.join(tokenizer.tags)}" if tokenizer.tags else "it knows none: leave the tag out"
+        raise UserError(
+            f'search.tag = "{tag}" is not a tag that the model was trained with; {known}', file=folder
+        )
+    first = tokenizer.id_of(tag)
+    return lambda ids: [first, *ids]
+
+
+def _then(one: Reader, other: Reader) -> Reader:
+    return lambda ids: other(one(ids))
 
 
 def _reader(first: LoadedModel, model: LoadedModel) -> Reader:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from nmt.data.batches import Batch, Lengths, cut, pad_flat
 from nmt.data.corpus import Pairs
@@ -21,6 +22,7 @@ class Examples:
     source: Tokens
     target: Tokens
     plan: list[Lengths] = field(default_factory=list)
+    links: Tokens | None = None  # of `TrainingData`
 
     @classmethod
     def of_pairs(cls, pairs: Pairs, data: TrainingData, batch_tokens: int = 4096) -> Examples:
@@ -45,7 +47,14 @@ class Examples:
         input_BT = np.full_like(output_BT, BOS)
         input_BT[:, 1:] = output_BT[:, :-1]
         output_BT[rows, lengths] = EOS
-        return Batch(source_BS, input_BT, output_BT)
+        return Batch(source_BS, input_BT, output_BT, self._links(indices))
+
+    def _links(self, indices: Lengths) -> npt.NDArray[np.int64] | None:
+        if self.links is None:
+            return None
+        numbers, lengths = self.links.take(indices)
+        sentences = np.repeat(np.arange(len(indices)), lengths // 2)
+        return np.column_stack([sentences, numbers.reshape(-1, 2).astype(np.int64)])
 
     def padding(self) -> tuple[int, int]:
         """Positions of an epoch's batches, both sides, and how many of them hold a token."""

@@ -31,8 +31,9 @@ from nmt.data.prepare import read_held_out
 from nmt.data.tokenizer import BOS, EOS, PAD, SPECIAL_IDS
 from nmt.errors import UserError
 from nmt.files import new_folder
+from nmt.long_sentences import split_long
 from nmt.search import length_penalty
-from nmt.translator import Translator, split_long
+from nmt.translator import Translator
 
 __all__ = ["Comparison", "ExportFailed", "check_config", "compare", "export", "export_run", "unsupported"]
 

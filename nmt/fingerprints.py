@@ -6,7 +6,7 @@ import json
 
 from nmt.config import Config
 from nmt.data.corpus import sha256_of
-from nmt.data.prepare import corpus_files
+from nmt.data.prepare import corpus_files, link_files
 from nmt.data.prepared import TrainingData, tokenizer_files
 from nmt.ranks import digest
 
@@ -26,7 +26,8 @@ def files_of(config: Config) -> dict[str, str]:
     """Of each corpus file what is quickly seen: that it has the same size everywhere."""
     data = config.data
     prefixes = [*data.train_prefixes, data.validation, *data.test_prefixes]
-    return {str(file): str(file.stat().st_size) for file in corpus_files(data, prefixes)}
+    files = [*corpus_files(data, prefixes), *(file for file in link_files(data) if file is not None)]
+    return {str(file): str(file.stat().st_size) for file in files}
 
 
 def prepared_of(data: TrainingData) -> dict[str, str]:

@@ -63,13 +63,16 @@ def attention(
         UserError: the model has no attention.
     """
     require_attention(loaded)
+    tag = loaded.config.search.tag
+    (read,) = readers([loaded], tag)
     for batch in _batches(loaded, sources, targets):
         record: list[Tensor] = []
-        _decode(loaded, [sources[i] for i in batch], [targets[i] for i in batch], record)
+        _decode(loaded, [read(sources[i]) for i in batch], [targets[i] for i in batch], record)
         weights_LBHTS = torch.stack(record[:: loaded.model.recorded_a_layer]).float().cpu().numpy()
+        first = int(bool(tag))  # what a tag gets belongs to no word
         for place, index in enumerate(batch):
             rows, columns = len(targets[index]) + 1, len(sources[index]) + 1
-            yield index, weights_LBHTS[:, place, :, :rows, :columns]
+            yield index, weights_LBHTS[:, place, :, :rows, first : first + columns]
 
 
 @torch.inference_mode()
@@ -90,7 +93,7 @@ def log_probabilities(
             model's `search.batch_tokens` where it is not given.
         by: of `nmt.ensemble.mean_log_probability`.
     """
-    reading = readers(models)
+    reading = readers(models, models[0].config.search.tag)
     found: list[LogProbabilities] = [np.empty(0, np.float32)] * len(targets)
     for batch in _batches(models[0], sources, targets, batch_tokens):
         batch_sources, batch_targets = [sources[i] for i in batch], [targets[i] for i in batch]

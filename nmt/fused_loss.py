@@ -27,7 +27,7 @@ class _Loss(ctypes.Structure):
     _fields_ = [
         *((name, _pointer) for name in ("hidden", "weight", "bias", "target")),
         *((name, _int) for name in ("rows", "width", "vocabulary", "pairs", "gradient", "threads")),
-        ("smoothing", ctypes.c_float),
+        *((name, ctypes.c_float) for name in ("smoothing", "z_loss")),
         *((name, _pointer) for name in ("panels", "by_outputs", "room", "hidden_grad", "weight_grads")),
         *((name, _pointer) for name in ("bias_grads", "smoothed", "plain")),
     ]
@@ -60,6 +60,7 @@ def cross_entropy(
     smoothing: float,
     kind: torch.dtype,
     gradient: bool,
+    z_loss: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """As `nmt.loss.cross_entropy_sum`: losses with and without smoothing, gradients of the first.
 
@@ -90,7 +91,7 @@ def cross_entropy(
     smoothed_W, plain_W = torch.zeros((2, threads), dtype=torch.float64)
     call = _Loss(
         *map(_address, (hidden_ND, weight_VD, None if bias_V is None else bias_V.contiguous(), target_N)),
-        *(rows, width, vocabulary, pairs, gradient, threads, smoothing),
+        *(rows, width, vocabulary, pairs, gradient, threads, smoothing, z_loss),
         *map(
             _address, (panels, by_outputs, room, hidden_grad, weight_grads, bias_grads, smoothed_W, plain_W)
         ),

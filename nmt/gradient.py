@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,9 +19,12 @@ from nmt.budget import is_out_of_memory
 from nmt.data.batches import Batch
 from nmt.data.tokenizer import PAD
 from nmt.errors import UserError
+from nmt.guided import Guided, Record
 from nmt.linear import available, products_of
 from nmt.loss import cross_entropy_sum
+from nmt.parameters import Parameters
 from nmt.r_drop import r_drop_sum
+from nmt.ranks import ALONE
 
 REDUCED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -33,7 +37,10 @@ class Gradient:
 
     Args:
         scaler: of float16; it may be one that is not enabled.
+        z_loss: weight of (log Z)^2 (`nmt.loss`); 0 is off.
         r_drop: alpha of R-Drop, which makes two passes of a batch (`nmt.r_drop`); 0 is off.
+        parameters: the model's, where they are not all in this process alone.
+        guided: the head that learns the links of batches that have some.
     """
 
     def __init__(
@@ -44,9 +51,13 @@ class Gradient:
         precision: str,
         smoothing: float,
         scaler: Any,
+        z_loss: float = 0.0,
         r_drop: float = 0.0,
+        parameters: Parameters | None = None,
+        guided: Guided | None = None,
     ):
         self.model = model
+        self.parameters = parameters or Parameters(model, ALONE)
         self.device = device
         self.reduced = REDUCED.get(precision)
         # On a CPU that can, products alone are of the reduced type; else all that autocast makes so.
@@ -54,16 +65,20 @@ class Gradient:
         if device.type == "cpu" and self.reduced == torch.bfloat16 and available(torch.bfloat16):
             self.factors = self.reduced
         self.smoothing = smoothing
-        self.r_drop = r_drop
+        self.z_loss, self.r_drop = z_loss, r_drop
+        self.guided = guided
         self.scaler = scaler
         self.most_tokens = 0  # of a part, padding counted; 0: memory never ran out
         self._at_work: Batch | None = None
 
-    def of_step(self, batches: Sequence[Batch], seeds: Sequence[int], tokens: float) -> list[float]:
+    def of_step(
+        self, batches: Sequence[Batch], seeds: Sequence[int], tokens: float, *, is_share: bool = True
+    ) -> list[float]:
         """Add the gradient of the batches' summed loss, divided by `tokens`, to parameters that have none.
 
         Args:
             seeds: for each batch, that of its dropout.
+            is_share: that they are all of a step in this process, whose sums over processes may begin.
 
         Returns:
             The loss of each batch without smoothing, summed over its target tokens.
@@ -73,23 +88,39 @@ class Gradient:
         """
         while True:
             try:
-                return [self._add(b, seed, tokens) for b, seed in zip(batches, seeds, strict=True)]
+                return [
+                    self._add(batch, seed, tokens, is_last=is_share and number == len(batches))
+                    for number, (batch, seed) in enumerate(zip(batches, seeds, strict=True), start=1)
+                ]
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
+                if self.parameters.in_parts:
+                    raise UserError(
+                        "out of memory; with training.shard no step can be repeated in smaller parts: lower "
+                        "training.batch_tokens and raise training.accumulation, or use more processes"
+                    ) from None
             # Here, where nothing refers to the failed step any more.
             self._lower_limit()
+            self.parameters.pass_failed()
             for parameter in self.model.parameters():
                 parameter.grad = None
 
-    def _add(self, batch: Batch, seed: int, tokens: float) -> float:
+    def _add(self, batch: Batch, seed: int, tokens: float, *, is_last: bool) -> float:
         torch.manual_seed(seed)
         total = 0.0
-        for part in self._parts(batch):
-            loss, plain = self._r_drop(part) if self.r_drop else self.loss(part, self.smoothing)
+        parts = [batch] if self.parameters.in_parts else list(self._parts(batch))
+        for number, part in enumerate(parts, start=1):
+            self._at_work = part
+            loss, plain = self.parameters.one_pass(self._loss_to_minimise, part)
+            if is_last and number == len(parts):
+                self.parameters.before_last_pass()
             self.scaler.scale(loss / tokens).backward()
             total += plain.item()
         return total
+
+    def _loss_to_minimise(self, part: Batch) -> tuple[Tensor, Tensor]:
+        return self._r_drop(part) if self.r_drop else self.loss(part, self.smoothing)
 
     def loss_alone(self, batch: Batch) -> float:
         """The loss without smoothing and without a gradient, summed over the target tokens of a batch."""
@@ -103,35 +134,49 @@ class Gradient:
 
     def loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
         """Summed over the target tokens of a batch: the loss to minimise, and without smoothing."""
-        hidden_ND, target_N = self._hidden(batch)
+        hidden_ND, target_N, guided = self._hidden(batch)
         weight_VD, bias_V = self._output()
-        return cross_entropy_sum(
-            hidden_ND, weight_VD, bias_V, target_N, smoothing=smoothing, factors=self.factors
+        loss, plain = cross_entropy_sum(
+            *(hidden_ND, weight_VD, bias_V, target_N),
+            smoothing=smoothing,
+            z_loss=self.z_loss,
+            factors=self.factors,
         )
+        return (loss if guided is None else loss + guided), plain
 
     def _r_drop(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As `loss`, of two passes that drop different units."""
-        (hidden1_ND, target_N), (hidden2_ND, _) = self._hidden(batch), self._hidden(batch)
+        (hidden1_ND, target_N, guided1), (hidden2_ND, _, guided2) = self._hidden(batch), self._hidden(batch)
         weight_VD, bias_V = self._output()
-        return r_drop_sum(
+        loss, plain = r_drop_sum(
             *(hidden1_ND, hidden2_ND, weight_VD, bias_V, target_N),
             alpha=self.r_drop,
             smoothing=self.smoothing,
             factors=self.factors,
         )
+        if guided1 is not None and guided2 is not None:
+            loss = loss + (guided1 + guided2) / 2
+        return loss, plain
 
-    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Hidden states (N, D) and targets (N) of all target positions that are no padding."""
+    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Hidden states (N, D) and targets (N) of all target positions that are no padding, and the loss of
+        the guided head where there are links."""
         source_BS = torch.from_numpy(batch.source_BS).to(self.device)
         input_BT = torch.from_numpy(batch.target_input_BT).to(self.device)
         output_BT = torch.from_numpy(batch.target_output_BT).to(self.device)
+        links_N3 = batch.links_N3
+        guided = self.guided if links_N3 is not None and len(links_N3) else None
+        record = Record()
+        options = {} if guided is None else {"record": record, "recorded_layer": guided.layer}
         with self._precision():
             memory = self.model.encode(source_BS, source_BS != PAD)
-            hidden_BTD = self.model.decode(input_BT, memory)
+            hidden_BTD = self.model.decode(input_BT, memory, **options)
         is_token_BT = output_BT != PAD
         hidden_ND = hidden_BTD[is_token_BT]
         reduced = self.reduced is not None and self.factors is None
-        return (hidden_ND.to(self.reduced) if reduced else hidden_ND), output_BT[is_token_BT]
+        hidden_ND = hidden_ND.to(self.reduced) if reduced else hidden_ND
+        alignment = None if guided is None or links_N3 is None else guided.loss(record[0], links_N3)
+        return hidden_ND, output_BT[is_token_BT], alignment
 
     def _output(self) -> tuple[Tensor, Tensor | None]:
         """The output matrix and its bias."""
@@ -150,6 +195,15 @@ class Gradient:
             return products_of(self.factors)
         autocast: AbstractContextManager[None] = torch.autocast(self.device.type, self.reduced)
         return autocast
+
+    @contextmanager
+    def judging(self, model: Any) -> Iterator[None]:
+        """Meanwhile losses alone are those of another model."""
+        own, self.model = self.model, model
+        try:
+            yield
+        finally:
+            self.model = own
 
     # Memory
 
@@ -199,4 +253,14 @@ def _rows(batch: Batch, rows: Any) -> Batch:
         source_BS[:, :sources],
         batch.target_input_BT[rows][:, :targets],
         output_BT[:, :targets],
+        _links_of(batch, rows),
     )
+
+
+def _links_of(batch: Batch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+    """The links of some of the sentences, which are ascending, with their new numbers."""
+    if batch.links_N3 is None:
+        return None
+    links_N3 = batch.links_N3[np.isin(batch.links_N3[:, 0], rows)]
+    links_N3[:, 0] = np.searchsorted(rows, links_N3[:, 0])
+    return links_N3

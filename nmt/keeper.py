@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nmt.checkpoint import save_model, weights_of
+from nmt.checkpoint import Weights, save_model
 from nmt.config import Config
 from nmt.data.prepared import TrainingData
 from nmt.errors import UserError
@@ -75,7 +75,7 @@ class Keeper:
 
     def save(
         self,
-        model: Any,
+        weights: Weights,
         state: dict[str, Any],
         progress: Progress,
         scores: dict[str, float],
@@ -107,7 +107,7 @@ class Keeper:
             progress.metrics_size = self.run.sync_metrics()
             save_model(
                 folder,
-                weights_of(model),
+                weights,
                 self.config,
                 self.data.source_tokenizer,
                 self.data.target_tokenizer,

@@ -33,9 +33,9 @@ class _Linear(ctypes.Structure):
 
     _fields_ = [
         *((name, _pointer) for name in ("x", "weight", "bias")),
-        *((name, _int) for name in ("rows", "inputs", "outputs", "pairs", "threads")),
-        *((name, _pointer) for name in ("panels", "by_outputs", "room", "y", "y_grad", "x_grad")),
-        *((name, _pointer) for name in ("weight_grads", "bias_grads")),
+        *((name, _int) for name in ("rows", "inputs", "outputs", "pairs", "relu", "threads")),
+        *((name, _pointer) for name in ("panels", "x_panels", "room", "y", "y_grad", "x_grad")),
+        *((name, _pointer) for name in ("weight_grad", "bias_grad")),
     ]
 
 
@@ -71,37 +71,39 @@ def product_type() -> torch.dtype:
     return _kind.get()
 
 
-def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-    """x W' + b: (..., I) -> (..., O). In C where gradients are wanted and it can, else as torch does it."""
+def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, *, relu: bool = False) -> Tensor:
+    """x W' + b, or with `relu` max(0, x W' + b): (..., I) -> (..., O). In C where gradients are wanted and it
+    can, else as torch does it."""
     wanted = torch.is_grad_enabled() and (x.requires_grad or weight_OI.requires_grad)
     ours = x.dtype == weight_OI.dtype == torch.float32 and x.device.type == "cpu"
     many = x.numel() >= _FEWEST * x.size(-1)
     if not (wanted and ours and many and available(_kind.get())) or torch.is_autocast_enabled("cpu"):
-        return F.linear(x, weight_OI, bias_O)
-    y: Tensor = _LinearFunction.apply(x, weight_OI, bias_O, _kind.get())  # type: ignore[no-untyped-call]
-    return y
+        y = F.linear(x, weight_OI, bias_O)
+        return F.relu(y) if relu else y
+    return _LinearFunction.apply(x, weight_OI, bias_O, _kind.get(), relu)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Linear(nn.Linear):
     """nn.Linear by `linear`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        return linear(x, self.weight, self.bias, relu=relu)
 
 
 class _LinearFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, kind: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, kind: torch.dtype, relu: bool
+    ) -> Tensor:
         x, weight_OI = x.contiguous(), weight_OI.contiguous()
-        call, room = _call(x, weight_OI, kind)
         outputs, inputs = weight_OI.shape
         y = x.new_empty(*x.shape[:-1], outputs)
+        call, room = _call(x, weight_OI, y, kind, relu)
         bias_O = None if bias_O is None else bias_O.contiguous()
-        words = (inputs + 1) // 2 if call.pairs else inputs
-        panels = x.new_empty((outputs + -outputs % 32) * words)
-        call.bias, call.y, call.panels = _address(bias_O), y.data_ptr(), panels.data_ptr()
+        panels = x.new_empty(_whole(outputs) * _words(call, inputs))
+        call.bias, call.panels = _address(bias_O), panels.data_ptr()
         _library().nmt_linear_forward(ctypes.byref(call))
-        ctx.save_for_backward(x, weight_OI)
+        ctx.save_for_backward(x, weight_OI, y if relu else None)
         ctx.kind = kind
         del room
         return y
@@ -109,32 +111,44 @@ class _LinearFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight_OI = ctx.saved_tensors
+        x, weight_OI, y = ctx.saved_tensors
         grad = grad.contiguous()
-        call, room = _call(x, weight_OI, ctx.kind)
+        call, room = _call(x, weight_OI, y, ctx.kind, y is not None)
         outputs, inputs = weight_OI.shape
-        copied = (outputs + 1) // 2 if call.pairs else outputs if inputs % 32 else 0
-        by_outputs = x.new_empty(copied * (inputs + -inputs % 32) + 32) if copied else None
-        x_wanted, weight_wanted, bias_wanted, _ = ctx.needs_input_grad
+        x_wanted, weight_wanted, bias_wanted, *_ = ctx.needs_input_grad
+        panels = x.new_empty(_whole(inputs) * _words(call, outputs)) if x_wanted else None
+        x_panels = x.new_empty(_whole(inputs) * _words(call, call.rows)) if weight_wanted else None
         x_grad = torch.empty_like(x) if x_wanted else None
-        weight_grads = x.new_zeros(call.threads, outputs, inputs) if weight_wanted else None
-        bias_grads = x.new_zeros(call.threads, outputs) if bias_wanted else None
-        call.y_grad, call.by_outputs, call.x_grad = grad.data_ptr(), _address(by_outputs), _address(x_grad)
-        call.weight_grads, call.bias_grads = _address(weight_grads), _address(bias_grads)
+        weight_grad = torch.empty_like(weight_OI) if weight_wanted else None
+        bias_grad = x.new_empty(outputs) if bias_wanted else None
+        call.y_grad, call.panels, call.x_panels = grad.data_ptr(), _address(panels), _address(x_panels)
+        call.x_grad, call.weight_grad, call.bias_grad = map(_address, (x_grad, weight_grad, bias_grad))
         _library().nmt_linear_backward(ctypes.byref(call))
         del room
-        return x_grad, fused_loss.summed(weight_grads), fused_loss.summed(bias_grads), None
+        return x_grad, weight_grad, bias_grad, None, None
 
 
-def _call(x: Tensor, weight_OI: Tensor, kind: torch.dtype) -> tuple[_Linear, Tensor]:
+def _call(
+    x: Tensor, weight_OI: Tensor, y: Tensor | None, kind: torch.dtype, relu: bool
+) -> tuple[_Linear, Tensor]:
     """And the room it works in, which must live as long."""
     outputs, inputs = weight_OI.shape
     threads = fused_loss.threads_for(weight_OI)
     room = x.new_empty(threads * (_library().nmt_linear_room(inputs, outputs) // 4))
-    rows = x.numel() // inputs
-    call = _Linear(x.data_ptr(), weight_OI.data_ptr(), None, rows, inputs, outputs)
-    call.pairs, call.threads, call.room = kind == torch.bfloat16, threads, room.data_ptr()
+    call = _Linear(x.data_ptr(), weight_OI.data_ptr(), None, x.numel() // inputs, inputs, outputs)
+    call.pairs, call.relu, call.threads = kind == torch.bfloat16, relu, threads
+    call.room, call.y = room.data_ptr(), _address(y)
     return call, room
+
+
+def _words(call: _Linear, count: int) -> int:
+    """Of 32 bits, for so many numbers that are added up."""
+    return (count + 1) // 2 if call.pairs else count
+
+
+def _whole(count: int) -> int:
+    """In whole panels of 32."""
+    return count + -count % 32
 
 
 def _address(x: Tensor | None) -> int | None:

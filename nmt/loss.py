@@ -26,6 +26,7 @@ def cross_entropy_sum(
     target_N: Tensor,
     *,
     smoothing: float = 0.0,
+    z_loss: float = 0.0,
     chunk: int = CHUNK,
     factors: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -40,6 +41,8 @@ def cross_entropy_sum(
     `nmt.fused_loss` can, in C with chunks of its own.
 
     Args:
+        z_loss: weight of (log Z)^2 of each position, Z being the sum of the exponentials of its logits
+            (Chowdhery et al. 2022, sec. 5, who have 1e-4); it is in the first result alone.
         factors: what numbers are rounded to before they are multiplied, where it is not the tensors' type:
             bfloat16 for float32 tensors, where `nmt.fused_loss` can.
 
@@ -47,7 +50,7 @@ def cross_entropy_sum(
         The smoothed loss, which carries the gradient, and the loss without smoothing; both nats, summed.
     """
     apply: Any = _ChunkedCrossEntropy.apply
-    smoothed, plain = apply(hidden_ND, weight_VD, bias_V, target_N, smoothing, chunk, factors)
+    smoothed, plain = apply(hidden_ND, weight_VD, bias_V, target_N, smoothing, z_loss, chunk, factors)
     return smoothed, plain
 
 
@@ -74,6 +77,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         bias_V: Tensor | None,
         target_N: Tensor,
         smoothing: float,
+        z_loss: float,
         chunk: int,
         factors: torch.dtype | None,
     ) -> tuple[Tensor, Tensor]:
@@ -84,6 +88,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             smoothed, plain, *grads = fused_loss.cross_entropy(
                 *(hidden_ND.float(), weight_VD.float(), None if bias_V is None else bias_V.float(), target_N),
                 smoothing=smoothing,
+                z_loss=z_loss,
                 kind=kind,
                 gradient=needs_gradient,
             )
@@ -118,10 +123,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 # -sum_v q_v log p_v with q = (1 - smoothing) at the target + smoothing / V everywhere.
                 mean_logit = (hidden @ mean_weight)[:, None] + mean_bias
                 smoothed += ((1 - smoothing) * plain_rows + smoothing * (log_total - mean_logit)).sum()
+            elif z_loss:
+                smoothed += plain_rows.sum()
+            if z_loss:
+                smoothed += z_loss * log_total.square().sum()
             if not needs_gradient:
                 continue
-            # d loss / d logits = p - q.
-            error = exponentials.div_(total)
+            # d loss / d logits = p - q, and 2 w log Z p of w (log Z)^2.
+            error = exponentials.div_(total / (1 + 2 * z_loss * log_total) if z_loss else total)
             if smoothing:
                 error -= smoothing / vocabulary
             error.scatter_add_(1, target, torch.full_like(at_target, smoothing - 1.0))
@@ -136,7 +145,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if needs_gradient:
             ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)
         ctx.mark_non_differentiable(plain)
-        return (smoothed if smoothing else plain.clone()), plain
+        return (smoothed if smoothing or z_loss else plain.clone()), plain
 
     @staticmethod
     @once_differentiable
@@ -146,8 +155,5 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             hidden_grad * grad.to(hidden_grad.dtype),
             weight_grad * grad,
             None if bias_grad is None else bias_grad * grad,
-            None,
-            None,
-            None,
-            None,
+            *[None] * 5,
         )

@@ -29,6 +29,7 @@ class MetricOptions:
     lowercase: bool = False  # --lowercase: BLEU
     chrf_lowercase: bool | None = None  # --chrf-lowercase; None is as `lowercase`
     ter_case_sensitive: bool = False  # --ter-case-sensitive; TER is caseless without
+    force: bool = False  # --force: no warning where text looks tokenised
 
 
 class MetricSet:
@@ -113,9 +114,8 @@ def make_metric(name: str, options: MetricOptions, references: Sequence[Sequence
             )
         try:
             # Text for --tokenize none is tokenised on purpose: no warning of that.
-            return BLEU(
-                tokenize=tokenize, lowercase=options.lowercase, force=tokenize == "none", references=given
-            )
+            force = options.force or tokenize == "none"
+            return BLEU(tokenize=tokenize, lowercase=options.lowercase, force=force, references=given)
         except (ImportError, RuntimeError, OSError) as error:
             raise UserError(
                 f"--tokenize {tokenize} cannot be used here ({error}); "

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from nmt.named import Named
 
 
 class MovingAverage:
@@ -19,33 +21,37 @@ class MovingAverage:
         model: its parameters that are trained; others are what they are.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, model: Named, decay: float):
         self.decay = decay
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._average = {name: p.detach().clone() for name, p in self._trained.items()}
+        self.weights = {name: p.detach().clone() for name, p in self._trained.items()}
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Take over an average that was saved; others than those that are trained are passed over."""
-        for name, average in self._average.items():
+        for name, average in self.weights.items():
             average.copy_(weights[name].detach())
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After update `step`, from 1."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, average in self._average.items():
+        for name, average in self.weights.items():
             average.lerp_(self._trained[name], 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model has the averaged weights meanwhile. Nothing is copied, so those of training come back
-        to the bit."""
+        """The model has the averaged weights meanwhile; those of training come back to the bit."""
         self._exchange()
         try:
             yield
         finally:
             self._exchange()
 
+    @torch.no_grad()
     def _exchange(self) -> None:
+        # What they hold, not where: parameters may be views of what others read.
         for name, parameter in self._trained.items():
-            parameter.data, self._average[name] = self._average[name], parameter.data
+            average = self.weights[name]
+            kept = average.clone()
+            average.copy_(parameter)
+            parameter.copy_(kept)

@@ -1,4 +1,4 @@
-"""A batch whose loss or gradient is not finite, written out for study."""
+"""Updates whose loss or gradient is not finite: they are skipped, and their batches written out for study."""
 
 from __future__ import annotations
 
@@ -12,8 +12,55 @@ import numpy as np
 from nmt.data.batches import Batch
 from nmt.data.prepared import TrainingData
 from nmt.data.tokenizer import PAD
+from nmt.errors import UserError
 from nmt.files import write_file
 from nmt.gradient import Gradient
+from nmt.keeper import Keeper
+from nmt.progress import Progress
+from nmt.ranks import Ranks
+
+
+class NonFinite:
+    """What one training does about them.
+
+    Args:
+        most: skipped in a row, then training ends.
+    """
+
+    def __init__(self, gradient: Gradient, ranks: Ranks, keeper: Keeper, most: int):
+        self.gradient, self.ranks, self.keeper, self.most = gradient, ranks, keeper, most
+
+    def skip(self, progress: Progress, batches: Sequence[Batch], seeds: Sequence[int]) -> None:
+        """Count an update that is not made; UserError after too many in a row."""
+        progress.skipped += 1
+        progress.skipped_in_row += 1
+        how_many = f"{progress.skipped_in_row} in a row" if progress.skipped_in_row > 1 else "one"
+        self.keeper.warn(
+            progress,
+            f"step {progress.step:,}: loss or gradient is not finite; the update is skipped ({how_many})",
+        )
+        if progress.skipped_in_row >= self.most:
+            # In parts a gradient is that of all processes' batches.
+            in_parts = self.gradient.parameters.in_parts
+            guilty = self.ranks.gather_objects([] if in_parts else culprits(self.gradient, batches, seeds))
+            everything = self.ranks.gather_objects(batches)
+            found = [b for share in (guilty if any(guilty) else everything) for b in share]
+            written = self.ranks.from_first(lambda: self._write_out(progress.step, found))
+            raise self.error(f"{progress.step:,}, as in the {self.most - 1} before", written)
+
+    def error(self, where: str, written: str = "") -> UserError:
+        whereabouts = self.ranks.from_first(self.keeper.whereabouts)
+        return UserError(
+            f"loss or gradient is not finite in step {where}; lower training.learning_rate, lengthen "
+            f"training.warmup_steps or set training.clip_norm = 1.0 ({whereabouts}{written})"
+        )
+
+    def _write_out(self, step: int, batches: Sequence[Batch]) -> str:
+        try:
+            file = write_batches(self.keeper.run.folder, step, batches, self.keeper.data)
+        except OSError as error:
+            return f"; its batch could not be written: {error.strerror}"
+        return f"; its batch is in {file}"
 
 
 def culprits(gradient: Gradient, batches: Sequence[Batch], seeds: Sequence[int]) -> list[Batch]:
@@ -23,7 +70,7 @@ def culprits(gradient: Gradient, batches: Sequence[Batch], seeds: Sequence[int])
         parameters = list(gradient.model.parameters())
         for parameter in parameters:
             parameter.grad = None
-        loss = gradient.of_step([batch], [seed], 1.0)[0]
+        loss = gradient.of_step([batch], [seed], 1.0, is_share=False)[0]
         grads = [p.grad for p in parameters if p.grad is not None]
         if not (math.isfinite(loss) and all(bool(g.isfinite().all()) for g in grads)):
             found.append(batch)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nmt.muon import MuonWithAdamW, is_hidden
+from nmt.named import Named
 from nmt.training_config import TrainingConfig
 
 
@@ -44,7 +45,7 @@ def learning_rate(step: int, config: TrainingConfig, *, width: int = 512, epoch:
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: Named, config: TrainingConfig) -> torch.optim.Optimizer:
     """Over all parameters that are trained: Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019),
     Muon with AdamW (`nmt.muon`), Adadelta (Zeiler 2012) or plain stochastic gradient descent.
 
@@ -74,7 +75,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
     return kind(groups, **adam)
 
 
-def training_bytes(model: nn.Module, config: TrainingConfig) -> int:
+def training_bytes(model: Named, config: TrainingConfig) -> int:
     """Of all weights, and of those that are trained the gradients, optimizer state and moving average."""
     total = 0
     for name, parameter in model.named_parameters():

@@ -11,6 +11,7 @@ from torch import nn
 from nmt.config import Config
 from nmt.data.prepared import TrainingData
 from nmt.models import parameter_counts
+from nmt.named import Named
 from nmt.optimization import training_bytes
 from nmt.stream import Stream
 
@@ -18,6 +19,7 @@ from nmt.stream import Stream
 def preflight(
     config: Config,
     model: nn.Module,
+    parameters: Named,
     data: TrainingData,
     stream: Stream,
     *,
@@ -42,7 +44,7 @@ def preflight(
         "target_vocabulary": len(data.target_tokenizer),
         "parameters": parameter_counts(model),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "model_bytes": training_bytes(model, settings),
+        "model_bytes": training_bytes(parameters, settings),
         "batches_an_epoch": stream.batches_an_epoch,
         "padding": 1 - used / padded,
         "steps": settings.max_steps,
@@ -53,6 +55,7 @@ def preflight(
         "device": str(device),
         "threads": torch.get_num_threads(),
         "processes": processes,
+        "sharded": settings.shard and processes > 1,
         "precision": settings.precision,
         "continues_from": continues_from,
         "initialized_from": initialized_from,

@@ -95,6 +95,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "halve_every_epochs": 0.5,
         "max_epochs": 8,  # 7.5 in the paper
         "max_steps": 10_000_000,
+        "loss_per": "sentence",
         "clip_norm": 5.0,
         "label_smoothing": 0.0,
     },
@@ -107,6 +108,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "epsilon": 1e-6,
         "max_steps": 667_000,  # table 2, RNNsearch-50 until it stopped improving
         "batch_tokens": 2400,
+        "loss_per": "sentence",
         "clip_norm": 1.0,
         "label_smoothing": 0.0,
     },
@@ -119,6 +121,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "halve_every_epochs": 1.0,
         "max_epochs": 12,
         "max_steps": 10_000_000,
+        "loss_per": "sentence",
         "clip_norm": 5.0,
         "label_smoothing": 0.0,
     },

@@ -31,8 +31,6 @@ T = TypeVar("T")
 _PATIENCE = timedelta(hours=2)
 # How long for all to come when training begins; torchrun starts them together, on all machines.
 _MEETING = timedelta(minutes=1)
-# Gradients are summed in pieces of so many bytes, so that no second copy of all is needed.
-_BUCKET = 32 << 20
 
 
 class EndedElsewhere(Exception):
@@ -50,6 +48,7 @@ class Ranks:
     size = 1
     local_rank = 0
     local_size = 1  # processes on this machine
+    group: Any = None  # torch's, for gradients; None where its default will do
 
     @property
     def is_first(self) -> bool:
@@ -64,8 +63,12 @@ class Ranks:
         """Everyone's, by rank."""
         return [mine]
 
-    def from_first(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes; tensors in it are on the CPU."""
+    def from_first(self, make: Callable[[], T], part: Callable[[Tensor], Tensor] | None = None) -> T:
+        """What rank 0 makes; tensors in it are on the CPU.
+
+        Args:
+            part: what to keep of each tensor, here; they come one by one.
+        """
         return make()
 
     def in_turn(self, work: Callable[[], T]) -> T:
@@ -74,10 +77,7 @@ class Ranks:
         return work()
 
     def use(self, device: torch.device) -> None:
-        """Say where gradients will be, before `sum_gradients`."""
-
-    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Put the sum over all processes in place of each gradient; bit-equal on all."""
+        """Say where gradients will be."""
 
     def require_same(self, what: str, mine: Mapping[str, str]) -> None:
         """UserError unless all processes have the same values under the same names.
@@ -100,7 +100,6 @@ class Group(Ranks):
         self.rank, self.size = place.rank, place.size
         self.local_rank, self.local_size = place.local_rank, place.local_size
         self.peers = peers
-        self._gpus: Any = None
 
     def gather(self, numbers: Sequence[float]) -> list[list[float]]:
         mine = torch.tensor(numbers, dtype=torch.float64)
@@ -113,7 +112,7 @@ class Group(Ranks):
         dist.all_gather_object(everyones, mine)
         return everyones
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def from_first(self, make: Callable[[], T], part: Callable[[Tensor], Tensor] | None = None) -> T:
         tensors: list[Tensor] = []
         sent: list[Any] = [None]
         if self.is_first:
@@ -122,11 +121,15 @@ class Group(Ranks):
             sent = [(content, [(tuple(t.shape), t.dtype) for t in tensors])]
         dist.broadcast_object_list(sent, device=torch.device("cpu"))
         content, kinds = sent[0]
-        if not self.is_first:
-            tensors = [torch.empty(shape, dtype=dtype) for shape, dtype in kinds]
-        for tensor in tensors:
+        for number, (shape, dtype) in enumerate(kinds):
+            tensor = tensors[number] if self.is_first else torch.empty(shape, dtype=dtype)
             dist.broadcast(tensor, src=0)
-        return made if self.is_first else _unpickled(content, tensors)
+            kept = tensor if part is None else part(tensor)
+            if self.is_first:
+                tensors[number] = kept
+            else:
+                tensors.append(kept)
+        return made if self.is_first and part is None else _unpickled(content, tensors)
 
     def in_turn(self, work: Callable[[], T]) -> T:
         if self.is_first:
@@ -144,16 +147,7 @@ class Group(Ranks):
     def use(self, device: torch.device) -> None:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-            self._gpus = dist.new_group(backend="nccl", timeout=_PATIENCE)
-
-    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        for bucket in _buckets(parameters):
-            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-            dist.all_reduce(flat, group=self._gpus if flat.is_cuda else None)
-            start = 0
-            for gradient in bucket:
-                gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-                start += gradient.numel()
+            self.group = dist.new_group(backend="nccl", timeout=_PATIENCE)
 
     def require_same(self, what: str, mine: Mapping[str, str]) -> None:
         everyones = self.gather_objects((dict(mine), os.uname().nodename))
@@ -198,23 +192,6 @@ def _unpickled(content: bytes, tensors: list[Tensor]) -> Any:
             return tensors[number]
 
     return Unpickler(io.BytesIO(content)).load()
-
-
-def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[Tensor]]:
-    """Gradients in pieces of one type, in the order of parameters; none is left out on any process."""
-    bucket: list[Tensor] = []
-    size = 0
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        gradient = parameter.grad
-        if bucket and (size + gradient.nbytes > _BUCKET or gradient.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(gradient)
-        size += gradient.nbytes
-    if bucket:
-        yield bucket
 
 
 def checksum(model: nn.Module) -> int:

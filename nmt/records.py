@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nmt.alignment import View, end_is_mark, links, merge, pharaoh
+from nmt.alignment import View, default_view, end_is_mark, links, merge, pharaoh
 from nmt.checkpoint import LoadedModel
 from nmt.data.tokenizer import EOS
 from nmt.forced import Ids, Weights, attention, require_attention
@@ -114,7 +114,8 @@ class Records:
             deciding_tokens(target, "blank", tokens),
             end_is_mark(split_words(source), split_words(target)),
         )
-        return pharaoh(links(View().of(words.words_LHIJ), View().of(words.end_LHI)))
+        view = default_view(self.loaded)
+        return pharaoh(links(view.of(words.words_LHIJ), view.of(words.end_LHI)))
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from nmt.metrics_file import MetricsFile
 
 METRICS = "metrics.jsonl"
 _PREFIX = "step-"
+_MAY_CHANGE = ("training.shard",)  # says who keeps what, not what is computed
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,11 @@ class Run:
             # Nothing was trained yet, perhaps because the configuration was wrong: this one counts.
             self._describe(config)
             return
-        changes = changed_keys(load_config(known), config)
+        changes = [
+            change
+            for change in changed_keys(load_config(known), config)
+            if change.partition(":")[0] not in _MAY_CHANGE
+        ]
         if changes:
             raise UserError(
                 f"this run was begun with another configuration: {'; '.join(changes)}; use --run for a new "

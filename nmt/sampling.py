@@ -71,6 +71,8 @@ class Sampling:
     A place whose scores leave no token, or are not numbers, dies.
     """
 
+    replayable = False
+
     def __init__(
         self,
         places: int,

@@ -95,7 +95,7 @@ def length_penalty(length: int, alpha: float, normalization: str = "gnmt") -> fl
     return float(length**alpha if normalization == "average" else ((5 + length) / 6) ** alpha)
 
 
-_TENSORS = (
+TENSORS = (
     *("token_BK", "score_BK", "prefix_BKT", "length_B", "most_B", "least_B"),
     *("finished_BK", "log_prob_BK", "tokens_BK"),
 )
@@ -177,22 +177,30 @@ class Rows:
             sentence_B,
             [self.age_B[row] for row in rows],
             self.begin,
-            *(getattr(self, name)[rows_B] for name in _TENSORS),
+            *(getattr(self, name)[rows_B] for name in TENSORS),
         )
         kept._release([row for row, sentence in enumerate(sentence_B) if sentence < 0])
         return kept
 
+    @property
+    def room(self) -> int:
+        """Tokens that all hypotheses can grow by before `prefix_BKT` is full."""
+        return self.prefix_BKT.size(2) - self.longest
+
     def extend(self, source_BK: Tensor, token_BK: Tensor) -> None:
-        """Hypothesis k becomes hypothesis source[b, k] with one more token. All rows grow older by one."""
-        used = self.longest
-        if used == self.prefix_BKT.size(2):
-            self.prefix_BKT = F.pad(self.prefix_BKT, (0, used))
-        before = self.prefix_BKT[:, :, :used]
-        before.copy_(before.gather(1, source_BK[:, :, None].expand(-1, -1, used)))
-        place_BK1 = self.length_B[:, None, None].expand(-1, token_BK.size(1), -1)
-        self.prefix_BKT.scatter_(2, place_BK1, token_BK[:, :, None])
+        """Hypothesis k becomes hypothesis source[b, k] with one more token."""
+        if not self.room:
+            self.prefix_BKT = F.pad(self.prefix_BKT, (0, self.longest))
+        source_BKT = source_BK[:, :, None].expand_as(self.prefix_BKT)
+        # Rows that are free may be longer than any that is not.
+        place_B = self.length_B.clamp(max=self.prefix_BKT.size(2) - 1)
+        place_BK1 = place_B[:, None, None].expand(-1, token_BK.size(1), -1)
+        self.prefix_BKT = self.prefix_BKT.gather(1, source_BKT).scatter_(2, place_BK1, token_BK[:, :, None])
         self.token_BK = token_BK
         self.length_B += 1
+
+    def grow_older(self) -> None:
+        """All sentences are a token further."""
         for row in self.active:
             self.age_B[row] += 1
 
@@ -230,6 +238,8 @@ class Rows:
 class Method(Protocol):
     """How hypotheses are extended."""
 
+    replayable: bool  # what `advance` computes follows from tensors alone, without asking the device for any
+
     def first(self) -> Sequence[bool]:
         """Which of the K places live before the first token."""
 
@@ -241,6 +251,16 @@ class Method(Protocol):
         """
 
 
+def advance(step: Step[StateT], method: Method, rows: Rows, state: StateT, live_N: Tensor | None) -> StateT:
+    """All sentences a token further: changes `rows`, but for their ages; returns the next state."""
+    scores, state = step(rows.token_BK, state, live_N)
+    return state.select(method.advance(rows, scores, live_N))
+
+
+# `advance` of a given step function and method, of all hypotheses.
+Advance = Callable[[Rows, StateT], StateT]
+
+
 def search(
     step: Step[StateT],
     start: Start[StateT],
@@ -250,6 +270,7 @@ def search(
     begin: int,
     room: Sequence[int] | int | None = None,
     device: Device = "cpu",
+    replay: Advance[StateT] | None = None,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
     """Search for the translations of sentences, some of them at a time.
 
@@ -262,6 +283,7 @@ def search(
         method: how hypotheses are extended.
         begin: id of beginning of sentence.
         room: for each sentence how many may be in the batch when it joins; one number for all; None: all.
+        replay: does what `advance` with `step` and `method` does, such as `nmt.replay.Replay`.
 
     Yields:
         The index of a sentence and its hypotheses, in the order in which they were finished, as soon as it
@@ -270,17 +292,19 @@ def search(
     if room is None or isinstance(room, int):
         room = [room or len(sentences)] * len(sentences)
     batch = _Batch(start, list(sentences), list(room), method, begin, device)
-    on_gpu = torch.device(device).type == "cuda"
+    asks = torch.device(device).type == "cpu" and replay is None
     steps = 0
     while batch.refill():
         rows = batch.rows
-        live_N = None if on_gpu else (rows.score_BK.flatten() > -math.inf).nonzero().squeeze(1)
-        scores, state = step(rows.token_BK, batch.state, live_N)
-        source_BK = method.advance(rows, scores, live_N)
+        if replay is not None:
+            batch.state = replay(rows, batch.state)
+        else:
+            live_N = (rows.score_BK.flatten() > -math.inf).nonzero().squeeze(1) if asks else None
+            batch.state = advance(step, method, rows, batch.state, live_N)
+        rows.grow_older()
         steps += 1
-        if not on_gpu or steps % _POLL == 0:
+        if asks or steps % _POLL == 0:
             yield from rows.take_done()
-        batch.state = state.select(source_BK) if rows.active else state
 
 
 class _Batch(Generic[StateT]):

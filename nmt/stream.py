@@ -139,9 +139,11 @@ class Stream:
 
     def _read(self, epoch: int, window: int) -> Examples:
         data = self._data
+        links = None
         if self._segmenting is None:
             rows = self._rows(epoch, window)
             source, target = data.source.copied(rows), data.target.copied(rows)
+            links = None if data.links is None else data.links.copied(rows)
         else:
             source, target = self._segmenting.take(epoch, window, self._parts)
             if self._segmenting.ahead:
@@ -154,7 +156,7 @@ class Stream:
             epoch=epoch,
             window=window,
         )
-        return Examples(source, target, plan)
+        return Examples(source, target, plan, links)
 
     def _rows(self, epoch: int, window: int) -> npt.NDArray[np.int64]:
         """The pairs of a window, ascending."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from nmt import __version__
 from nmt.checkpoint import set_weights, weights_of
@@ -28,14 +28,16 @@ from nmt.errors import UserError
 from nmt.fine_tuning import freeze, tokenizers_from, tokenizers_of, weights_to_begin_with
 from nmt.fingerprints import Row, corpora_of, files_of, prepared_of
 from nmt.gradient import Gradient, target_tokens
+from nmt.guided import Guided
 from nmt.interrupt import Interrupt
 from nmt.keeper import Keeper, Observer
 from nmt.model_config import TransformerConfig
 from nmt.models import build_model
 from nmt.models.recompute import recompute_layers
 from nmt.moving_average import MovingAverage
-from nmt.nonfinite import culprits, write_batches
+from nmt.nonfinite import NonFinite
 from nmt.optimization import build_optimizer, learning_rate, set_learning_rate
+from nmt.parameters import Parameters
 from nmt.preflight import preflight
 from nmt.progress import Outcome, Progress
 from nmt.ranks import ALONE, Ranks
@@ -104,13 +106,19 @@ class Trainer:
         ranks.require_same("prepared data", prepared_of(self.data))
         torch.manual_seed(derived_seed(settings.seed, "initialize"))
         vocabularies = len(self.data.source_tokenizer), len(self.data.target_tokenizer)
-        self.model: Any = build_model(config.model, *vocabularies).to(self.device)
+        make = partial(build_model, config.model, *vocabularies)
+        self.model: Any = make()
         if settings.activation_checkpointing:
             recompute_layers(self.model)
         freeze(self.model, settings.freeze)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.average = MovingAverage(self.model, settings.ema) if settings.ema else None
-        self.optimizer = build_optimizer(self.model, settings)
+        if settings.shard and ranks.size > 1:
+            from nmt.sharded import ShardedParameters  # torch takes a while to load it
+
+            self.parameters: Parameters = ShardedParameters(self.model, ranks, self.device, make)
+        else:
+            self.parameters = Parameters(self.model.to(self.device), ranks)
+        self.average = MovingAverage(self.parameters, settings.ema) if settings.ema else None
+        self.optimizer = build_optimizer(self.parameters, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "float16")
         self.gradient = Gradient(
             self.model,
@@ -118,7 +126,10 @@ class Trainer:
             precision=settings.precision,
             smoothing=settings.label_smoothing,
             scaler=self.scaler,
+            z_loss=settings.z_loss,
             r_drop=settings.r_drop,
+            parameters=self.parameters,
+            guided=guided_head(config),
         )
         model = config.model
         self.width = model.width if isinstance(model, TransformerConfig) else model.hidden_width
@@ -133,6 +144,7 @@ class Trainer:
             is_first=ranks.is_first,
             processes=ranks.size,
         )
+        self.nonfinite = NonFinite(self.gradient, ranks, self.keeper, settings.max_nonfinite)
 
     def _check_files(self, files: list[Row]) -> None:
         """Before a corpus is prepared: UserError if it is not that of the run to go on with."""
@@ -148,10 +160,10 @@ class Trainer:
                 f"training.accumulation = {self.settings.accumulation} is more than the {batches:,} batches "
                 "of an epoch; lower it or training.batch_tokens"
             )
-        self.ranks.require_same_weights(self.model)
+        self.parameters.require_same()
         self.observe(
             preflight(
-                *(self.config, self.model, self.data, self.stream),
+                *(self.config, self.model, self.parameters, self.data, self.stream),
                 validation_lines=len(self.validation.pairs),
                 device=self.device,
                 processes=self.ranks.size,
@@ -204,7 +216,8 @@ class Trainer:
     # One step
 
     def _step(self, signal: int | None = None) -> int | None:
-        """One update: gradients of the sum over `accumulation` batches, divided by their target tokens.
+        """One update: gradients of the sum over `accumulation` batches, divided by their target tokens, or
+        sentences (`training.loss_per`).
 
         Args:
             signal: that this process got.
@@ -215,12 +228,14 @@ class Trainer:
         progress, settings, ranks = self.progress, self.settings, self.ranks
         epoch = self.stream.epochs
         batches, seeds = self._share_of_step()
-        tokens = int(sum(row[0] for row in ranks.gather([sum(map(target_tokens, batches))])))
+        own = sum(map(target_tokens, batches)), sum(len(batch.source_BS) for batch in batches)
+        tokens, sentences = (int(sum(counts)) for counts in zip(*ranks.gather([*own]), strict=True))
         self.model.train()
-        losses = self.gradient.of_step(batches, seeds, tokens)
-        ranks.sum_gradients(self.parameters)
+        divisor = sentences if settings.loss_per == "sentence" else tokens
+        losses = self.gradient.of_step(batches, seeds, divisor)
+        self.parameters.sum_gradients()
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm or math.inf).item()
+        norm = self.parameters.clip_gradients(settings.clip_norm)
         told = ranks.gather([*losses, self.gradient.most_tokens, signal or 0])
         # In the order of batches, whoever computed them.
         loss_sum = sum(told[i % ranks.size][i // ranks.size] for i in range(settings.accumulation))
@@ -237,7 +252,7 @@ class Trainer:
             progress.logged_loss += loss_sum
             progress.logged_tokens += tokens
         else:
-            self._skip(batches, seeds)
+            self.nonfinite.skip(progress, batches, seeds)
         self.scaler.update()
         self.optimizer.zero_grad()
         self._learn_limit([int(row[-2]) for row in told])
@@ -259,6 +274,8 @@ class Trainer:
 
     def _learn_limit(self, everyones: list[int]) -> None:
         """Take over the smallest number of tokens at which memory ran out in any process."""
+        if self.parameters.in_parts:
+            return  # it ends the training
         most = min((tokens for tokens in everyones if tokens), default=0)
         self.gradient.most_tokens = most
         if most != self.progress.most_tokens:
@@ -269,51 +286,16 @@ class Trainer:
                 "computed in parts, with the same gradient",
             )
 
-    def _skip(self, batches: list[Batch], seeds: list[int]) -> None:
-        """Count an update that is not made; UserError after too many in a row."""
-        progress, settings = self.progress, self.settings
-        progress.skipped += 1
-        progress.skipped_in_row += 1
-        how_many = f"{progress.skipped_in_row} in a row" if progress.skipped_in_row > 1 else "one"
-        self.keeper.warn(
-            progress,
-            f"step {progress.step:,}: loss or gradient is not finite; the update is skipped ({how_many})",
-        )
-        if progress.skipped_in_row >= settings.max_nonfinite:
-            guilty = self.ranks.gather_objects(culprits(self.gradient, batches, seeds))
-            everything = self.ranks.gather_objects(batches)
-            found = [b for share in (guilty if any(guilty) else everything) for b in share]
-            written = self.ranks.from_first(lambda: self._write_out(found))
-            raise self._not_finite(
-                f"{progress.step:,}, as in the {settings.max_nonfinite - 1} before", written
-            )
-
-    def _write_out(self, batches: list[Batch]) -> str:
-        try:
-            return (
-                f"; its batch is in {write_batches(self.run.folder, self.progress.step, batches, self.data)}"
-            )
-        except OSError as error:
-            return f"; its batch could not be written: {error.strerror}"
-
-    def _not_finite(self, where: str, written: str = "") -> UserError:
-        whereabouts = self.ranks.from_first(self.keeper.whereabouts)
-        return UserError(
-            f"loss or gradient is not finite in step {where}; lower training.learning_rate, lengthen "
-            f"training.warmup_steps or set training.clip_norm = 1.0 ({whereabouts}{written})"
-        )
-
     # Validation
 
     def _validate(self) -> dict[str, float]:
         progress, settings = self.progress, self.settings
         began = time.perf_counter()
-        self.ranks.require_same_weights(self.model)
-        self.model.eval()
-        with self._averaged():
-            scores = self.validation.scores(self.model, self.gradient.loss_alone, self.ranks)
+        self.parameters.require_same()
+        with self._averaged(), self.parameters.whole_model() as model, self.gradient.judging(model):
+            scores = self.validation.scores(model, self.gradient.loss_alone, self.ranks)
         if not math.isfinite(scores["loss"]):
-            raise self._not_finite(f"{progress.step:,}")
+            raise self.nonfinite.error(f"{progress.step:,}")
         score = scores[settings.metric]
         better = progress.best_score is None or sign(settings.metric) * (score - progress.best_score) > 0
         if better:
@@ -346,30 +328,33 @@ class Trainer:
         progress.logged_loss, progress.logged_tokens, progress.logged_seconds = 0.0, 0, 0.0
 
     def _save(self, scores: dict[str, float], *, scheduled: bool, is_last: bool) -> None:
-        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        parameters = self.parameters
+        state = {"optimizer": parameters.whole_state(self.optimizer), "scaler": self.scaler.state_dict()}
+        weights = weights_of(parameters)
         if self.average is not None:  # which is what is saved as the model
-            state["weights"] = weights_of(self.model)
-        with self._averaged():
-            self.keeper.save(
-                *(self.model, state, self.progress, scores),
-                scheduled=scheduled,
-                is_last=is_last,
-                initialized_from=self.origin,
-            )
+            state["weights"] = parameters.whole(weights)
+            weights = {**weights, **self.average.weights}
+        self.keeper.save(
+            *(parameters.whole(weights), state, self.progress, scores),
+            scheduled=scheduled,
+            is_last=is_last,
+            initialized_from=self.origin,
+        )
 
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
-        """Meanwhile the model is the one to validate and to save."""
+        """Meanwhile the model is the one to validate."""
         return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def _resume(self) -> None:
         """Continue from the newest whole checkpoint, or begin. The first process reads it for all."""
         damaged: list[str] = []
-        found = self.ranks.from_first(lambda: read_newest(self.run, self.corpora, damaged))
+        part = self.parameters.part if self.parameters.in_parts else None
+        found = self.ranks.from_first(lambda: read_newest(self.run, self.corpora, damaged), part)
         if found is not None:
             self._restore(found)
         elif self.settings.initialize_from is not None:
-            begun, self.origin = self.ranks.from_first(lambda: weights_to_begin_with(self.config))
-            set_weights(self.model, begun, Path(self.origin["model"]))
+            begun, self.origin = self.ranks.from_first(lambda: weights_to_begin_with(self.config), part)
+            set_weights(self.parameters, begun, Path(self.origin["model"]))
             if self.average is not None:
                 self.average.load(begun)
         if self.ranks.is_first:
@@ -382,7 +367,7 @@ class Trainer:
 
     def _restore(self, found: dict[str, Any]) -> None:
         state, folder = found["state"], Path(found["folder"])
-        set_weights(self.model, state.get("weights", found["weights"]), folder)
+        set_weights(self.parameters, state.get("weights", found["weights"]), folder)
         if self.average is not None:
             self.average.load(found["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -396,6 +381,12 @@ class Trainer:
     def _outcome(self, reason: str, interrupted_by: int | None = None) -> Outcome:
         best = self.keeper.best(self.progress.best_step)
         return Outcome(reason, self.progress.step, best, interrupted_by)
+
+
+def guided_head(config: Config) -> Guided | None:
+    """Which head learns alignments, if one does."""
+    view = config.guided_view
+    return None if view is None else Guided(config.training.guided_alignment, view[0] - 1, view[1] - 1)
 
 
 def derived_seed(seed: int, *purpose: int | str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,13 +30,23 @@ class TrainingConfig(Section):
     rho: Rate = 0.95  # of adadelta
     epsilon: float = Field(1e-9, gt=0)  # of adam, adamw, muon's adamw and adadelta
     weight_decay: float = Field(0.0, ge=0)
+    # What a step's loss is divided by. Papers before the Transformer have sentences, which makes gradients as
+    # many times as large as a sentence has tokens.
+    loss_per: Literal["token", "sentence"] = "token"
     label_smoothing: Rate = 0.1
+    z_loss: float = Field(0.0, ge=0)  # of log^2 of the softmax's sum (Chowdhery et al. 2022: 1e-4); 0 is off
     r_drop: float = Field(0.0, ge=0)  # alpha of Liang et al. 2021, who have 5 in translation; 0 is off
+    # Weight of a loss that has one head attend as data.alignments say (Garg et al. 2019: 0.05); 0 is off.
+    guided_alignment: float = Field(0.0, ge=0)
+    guided_layer: Annotated[int, Field(ge=1)] | None = None  # of the decoder; None: that before the last
+    guided_head: Annotated[int, Field(ge=1)] | None = None  # None: the first
     ema: Rate = 0.0  # decay of the averaged weights that are validated and saved, such as 0.999; 0 is off
     clip_norm: float = Field(0.0, ge=0)  # 0 is off
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # float16, with a scaled loss: GPUs only
     max_nonfinite: int = Field(10, ge=1)  # updates in a row skipped for a loss that is not finite, then stop
     activation_checkpointing: bool = False  # compute layers twice and keep less of them: less memory, slower
+    # FSDP: each process keeps a part of parameters, gradients, optimizer state; for models that do not fit.
+    shard: bool = False
     initialize_from: str | None = None  # a model or run of the same [model]: its weights, its vocabulary
     freeze: tuple[str, ...] = ()  # what is not trained, by name or its beginning: "encoder", "decoder.0"
     device: str = "auto"  # auto, cpu, cuda, cuda:1
@@ -56,5 +66,23 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"training.optimizer = {self.optimizer}: training.preset = {self.preset} has the rates of "
                 f"{TRAINING_PRESETS[self.preset]['optimizer']}; remove one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_addition_to_the_loss(self) -> TrainingConfig:
+        if self.z_loss and self.r_drop:
+            raise ValueError("training.z_loss does not go with training.r_drop; set one of them to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> TrainingConfig:
+        if self.shard and self.optimizer == "muon":
+            raise ValueError(
+                "training.shard: training.optimizer = muon needs whole matrices; use adam or adamw"
+            )
+        if self.shard and self.precision == "float16":
+            raise ValueError(
+                "training.shard: training.precision = float16 scales by all gradients; use bfloat16"
             )
         return self

@@ -21,19 +21,18 @@ from nmt.constraints import Constraints, Wish, demands_of
 from nmt.coverage import Coverage
 from nmt.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 from nmt.decoding import Decoder, Decoding
-from nmt.ensemble import Reader
+from nmt.ensemble import Reader, tagging
 from nmt.ensemble import readers as readers_of
 from nmt.errors import UserError
+from nmt.long_sentences import split_long
 from nmt.models.fast import check_precision, for_search
 from nmt.patterns import Surfaces
+from nmt.replay import Replay
 from nmt.sampling import Draws, sample, seed_of
 from nmt.search import Hypothesis, Sentence
 
 # Lines translated together: enough to fill batches of equal lengths, few enough to keep memory flat.
 CHUNK_LINES = 2000
-# Rows of scores at once on a CPU: 32 x 8,000 float32 are 1 MB, a core's cache.
-_PIECE = 32
-_SENTENCE_END = frozenset(".!?。！？…")
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Translator:
 
         `ensemble` are further models with the same target vocabulary; the mean of their probabilities
         decides, or of the logarithms (`search.ensemble_by`). `readers` say how each model reads the source;
-        all alike without them.
+        without them all read `search.tag` and the ids.
         `write` makes text of hypotheses in place of the tokenizer.
         `engine` searches in place of models, which may be None; it has `search` and `n_best` of its own.
         `draws`, where given, are the hypotheses in place of beam search's, all of them; but with a `utility`,
@@ -125,7 +124,7 @@ class Translator:
         self.draws, self.utility = draws, utility
         self.engine = engine
         self.models = [] if engine is not None else [model, *ensemble]
-        self.readers = list(readers) or [_as_it_is] * len(self.models)
+        self.readers = list(readers) or [tagging(source_tokenizer, search.tag)] * max(1, len(self.models))
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.search = search
@@ -147,6 +146,7 @@ class Translator:
         if engine is not None:
             self.most_source_tokens = engine.most_source_tokens
             self.most_target_tokens = engine.most_target_tokens
+        self.most_source_tokens -= bool(search.tag)
         least = int(search.min_length_factor * 2) + search.min_length_offset
         if least > self.longest(1):
             raise UserError(
@@ -175,7 +175,7 @@ class Translator:
             search or loaded.config.search,
             n_best=n_best,
             ensemble=[other.model for other in ensemble],
-            readers=readers_of([loaded, *ensemble]),
+            readers=readers_of([loaded, *ensemble], (search or loaded.config.search).tag),
             write=write,
             engine=engine,
             draws=draws,
@@ -227,7 +227,7 @@ class Translator:
         `wishes`: what is wanted of each; only beam search knows of them.
         """
         if self.engine is not None:
-            return self.engine.translate_ids(sources)
+            return self.engine.translate_ids([self.readers[0](ids) for ids in sources])
         tasks = [Task(*pair) for pair in zip(sources, wishes or [None] * len(sources), strict=True)]
         return search_all(
             self._search,
@@ -290,6 +290,9 @@ class Translator:
                 bonus=None if coverage is None else coverage.bonus,
                 device=self.device,
             )
+            replay = None
+            if self.device.type == "cuda" and beam.replayable:
+                replay = Replay(decoder.step, beam)
             results = beam_search(
                 decoder.step if coverage is None else partial(decoder.attending_step, coverage.see),
                 start,
@@ -298,6 +301,7 @@ class Translator:
                 begin=BOS,
                 room=room,
                 device=self.device,
+                replay=replay,
             )
         else:
             seed = self.draws.seed
@@ -382,30 +386,6 @@ class Translator:
                 likeliest[candidate.text] = replace(candidate, utility=expected)
         best = sorted(likeliest.values(), key=lambda c: (-(c.utility or 0.0), -c.log_probability))
         return replace(translation, candidates=tuple(best[: self.n_best]))
-
-
-def split_long(ids: Sequence[int], tokenizer: Tokenizer, most: int) -> list[list[int]]:
-    """Cut a sentence of more than `most` tokens into parts that fit.
-
-    Each cut is in the second half of what fits: after the last sentence end there is, else before
-    the last word, else anywhere. The parts together are the sentence.
-    """
-    parts = []
-    rest = list(ids)
-    while len(rest) > most:
-        pieces = tokenizer.pieces(rest[: most + 1])
-        # A cut at i begins the next part with token i.
-        places = range(most, most // 2, -1)
-        begins_word = [i for i in places if pieces[i].startswith("\u2581") or tokenizer.word_level]
-        after_end = [i for i in begins_word if pieces[i - 1][-1:] in _SENTENCE_END]
-        place = next(iter(after_end or begins_word), most)
-        parts.append(rest[:place])
-        rest = rest[place:]
-    return [*parts, rest]
-
-
-def _as_it_is(ids: Sequence[int]) -> Sequence[int]:
-    return ids
 
 
 def _one_line(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nmt.alignment import default_view
 from nmt.checkpoint import LoadedModel
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import UNK
@@ -67,7 +68,7 @@ class UnknownWords:
         """The source word each target token attends to most, whatever the end of sentence has."""
         tokens = token_spans(part.line, part.line_ids, self.loaded.source_tokenizer)
         share_SJ = shares(tokens[part.first : part.first + len(part.ids)], word_spans(part.line))
-        weights_TJ = weights_LHTS.mean(axis=(0, 1))[:-1, :-1] @ share_SJ
+        weights_TJ = default_view(self.loaded).of(weights_LHTS)[:-1, :-1] @ share_SJ
         # A word of another part of the line has no share, and is not to win where all weights vanish.
         weights_TJ[:, share_SJ.sum(axis=0) == 0] = -1
         words = split_words(part.line)

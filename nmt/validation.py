@@ -14,6 +14,7 @@ from nmt.data.corpus import Pairs
 from nmt.data.prepare import corpus_files
 from nmt.data.prepared import TrainingData
 from nmt.data.tokenizer import PAD
+from nmt.ensemble import tagging
 from nmt.errors import UserError
 from nmt.evaluation import bleu, perplexity
 from nmt.examples import Examples
@@ -31,6 +32,7 @@ class Validation:
         self.pairs = pairs
         self.data = data
         self.examples = Examples.of_pairs(pairs, data)
+        tagging(data.source_tokenizer, config.search.tag)  # UserError for one that is not known
 
     def check_fits(self, model: Any) -> None:
         """UserError for a sentence that the model has no positions for; training pairs have been dropped."""

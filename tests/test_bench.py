@@ -12,7 +12,7 @@ from typing import Any, Self
 import bench.__main__ as program
 import pytest
 import torch
-from bench import comparison, huggingface, models, tables
+from bench import comparison, huggingface, models, parts, tables
 from bench.corpora import Corpus, TestSet, read_test_set, test_set
 from bench.engines import CTranslate2, Spec, load, our_precisions
 from bench.worker import Worker, peak_mib
@@ -352,6 +352,43 @@ def test_a_process_of_its_own(model: tuple[Path, Path], nmt: Nmt) -> None:
         Worker(Spec("nmt", str(model[0].parent)))
 
 
+def test_where_the_time_of_a_step_goes() -> None:
+    """Of a real step: each part that there must be, and shares of one whole."""
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.LayerNorm(256), torch.nn.Linear(256, 64))
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(torch.randn(512, 64)).softmax(dim=-1).sum().backward()
+        optimizer.step()
+
+    step()
+    found = parts.shares(step)
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert {"linear and recurrent layers", "norms", "optimizer", "attention"} <= set(found)
+    assert set(found) <= {*parts.PARTS, parts.REST}
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("operation", "part"),
+    [
+        ("_ChunkedCrossEntropy", "output layer and loss"),
+        ("_ShortAttentionBackward", "attention"),
+        ("_LinearFunctionBackward", "linear and recurrent layers"),
+        ("aten::addmm", "linear and recurrent layers"),
+        ("_Dropout", "dropout"),
+        ("aten::native_layer_norm_backward", "norms"),
+        ("aten::_fused_adam_", "optimizer"),
+        ("aten::linalg_vector_norm", "optimizer"),
+        ("aten::copy_", parts.REST),
+    ],
+)
+def test_parts_of_a_step(operation: str, part: str) -> None:
+    assert parts.part_of(operation) == part
+
+
 def test_tables_stand_in_columns() -> None:
     shown = tables.table(["a", "long name"], [["x", 1], ["yyyy", "22"]]).split("\n")
     assert shown == [
@@ -384,5 +421,8 @@ def test_the_whole_program_on_a_small_model(model: tuple[Path, Path], tmp_path: 
     assert [one["model"] for one in found] == [str(model[0]), "base-random weights"]
     assert all(seconds > 0 for one in found for seconds in one["latency"].values())
     speeds = json.loads((tmp_path / "out/training.json").read_text())["rows"]
-    assert len(speeds) == 8
+    assert len(speeds) == 10
+    assert all(0 < (row["gflops"] or 1) <= row["ceiling_gflops"] for row in speeds)
+    assert all(sum(row["parts"].values()) == pytest.approx(1.0) for row in speeds)
+    assert all(row["peak_mib"] > 100 for row in speeds)
     assert all(row["target_tokens_per_second"] > 0 for row in speeds)

@@ -97,3 +97,12 @@ def test_unequal_lengths_name_the_first_blank_lines() -> None:
     ]
     both = unequal_lengths("a", ["\t", "x"], "b", ["y", "z", ""])
     assert "(the first blank one is in a line 1 and in b line 3)" in str(both)
+
+
+def test_validation_says_nothing_of_tokenised_text(caplog: pytest.LogCaptureFixture) -> None:
+    """sacreBLEU would, at every validation."""
+    lines = [f"a sentence of some words {number} ." for number in range(200)]
+    assert bleu(lines, lines) == pytest.approx(100.0)
+    assert not caplog.records
+    evaluate(lines, [lines], metrics=["bleu"])
+    assert any("tokenized period" in record.getMessage() for record in caplog.records)

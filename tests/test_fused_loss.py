@@ -51,12 +51,18 @@ def make(
 
 
 def expected(
-    hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, target_N: Tensor, smoothing: float
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    target_N: Tensor,
+    smoothing: float,
+    z_loss: float = 0.0,
 ) -> list[Any]:
     """In float64: loss with and without smoothing, gradients of hidden states, matrix and bias."""
     leaves = [None if x is None else x.double().requires_grad_() for x in (hidden_ND, weight_VD, bias_V)]
     logits_NV = F.linear(*leaves)  # type: ignore[arg-type]
     loss = F.cross_entropy(logits_NV, target_N, reduction="sum", label_smoothing=smoothing)
+    loss = loss + z_loss * logits_NV.logsumexp(dim=1).square().sum()
     loss.backward()  # type: ignore[no-untyped-call]
     plain = F.cross_entropy(logits_NV, target_N, reduction="sum")
     return [loss.detach(), plain.detach(), *(None if leaf is None else leaf.grad for leaf in leaves)]
@@ -81,6 +87,19 @@ def test_float32(
     inputs = make(positions, width, vocabulary, seed, bias)
     found = fused_loss.cross_entropy(*inputs, smoothing=smoothing, kind=torch.float32, gradient=True)
     assert_near(found, expected(*inputs, smoothing), 1e-5)
+
+
+@needs_floats
+@settings(max_examples=30, deadline=None)
+@given(bias=st.booleans(), smoothing=st.sampled_from([0.0, 0.1]), threads=st.integers(1, 2), **SIZES)
+def test_z_loss(
+    positions: int, width: int, vocabulary: int, seed: int, bias: bool, smoothing: float, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    inputs = make(positions, width, vocabulary, seed, bias)
+    options: dict[str, Any] = dict(kind=torch.float32, gradient=True)
+    found = fused_loss.cross_entropy(*inputs, smoothing=smoothing, z_loss=0.3, **options)
+    assert_near(found, expected(*inputs, smoothing, 0.3), 1e-5)
 
 
 @needs_pairs

@@ -25,9 +25,11 @@ from nmt.data.tokenizer import BOS, EOS, PAD
 from nmt.errors import UserError
 from nmt.gradient import Gradient, size, split, target_tokens
 from nmt.nonfinite import culprits
+from nmt.parameters import Parameters, as_gradients_come
 from nmt.peers import Ended
 from nmt.place import Place
 from nmt.ranks import joined
+from nmt.sums import Sums
 
 SMOOTHING = 0.1
 NAMES = ["pre-sinusoidal", "bahdanau-tied", "luong-general-global-fed", "recurrent-lstm"]
@@ -65,9 +67,10 @@ BATCHES = [
 TOKENS = sum(map(target_tokens, BATCHES))
 
 
-def gradient_of(model: Any) -> Gradient:
+def gradient_of(model: Any, parameters: Parameters | None = None) -> Gradient:
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return Gradient(model, torch.device("cpu"), precision="float32", smoothing=SMOOTHING, scaler=scaler)
+    settings: dict[str, Any] = dict(precision="float32", smoothing=SMOOTHING, scaler=scaler)
+    return Gradient(model, torch.device("cpu"), **settings, parameters=parameters)
 
 
 def grads(model: Any) -> torch.Tensor:
@@ -113,8 +116,9 @@ def test_several_processes(name: str, size: int, tmp_path: Path) -> None:
             mine = BATCHES[rank::size]
             tokens = sum(row[0] for row in ranks.gather([sum(map(target_tokens, mine))]))
             model = model_of(name)
-            gradient_of(model).of_step(mine, [0] * len(mine), tokens)
-            ranks.sum_gradients(list(model.parameters()))
+            parameters = Parameters(model, ranks)
+            gradient_of(model, parameters).of_step(mine, [0] * len(mine), tokens)
+            parameters.sum_gradients()
             torch.save(grads(model), tmp_path / str(rank))
         return 0
 
@@ -125,12 +129,63 @@ def test_several_processes(name: str, size: int, tmp_path: Path) -> None:
     assert_same(found[0], reference(name))
 
 
+def summed(name: str, size: int, folder: Path, tokens_of_last: int = 1000) -> list[torch.Tensor]:
+    """Of each of several processes, in small buckets; memory of the last may be short."""
+
+    def work(rank: int) -> int:
+        place = Place.of_environment()
+        assert place is not None
+        with joined(place, lambda ended: os._exit(3)) as ranks:
+            mine = BATCHES[rank::size]
+            model = model_of(name)
+            parameters = Parameters(model, ranks)
+            parameters._sums = Sums(as_gradients_come(parameters.own), bucket=2000)
+            sent = parameters._sums._sent
+            small = Small(model, tokens_of_last if rank == size - 1 else 1000, "backward")
+            gradient = gradient_of(small, parameters)
+            seen = []
+            small.failing = lambda: seen.append(len(sent))
+            for _ in range(2):  # a second step finds nothing of the first
+                gradient.most_tokens = 0
+                gradient.of_step(mine, [0] * len(mine), TOKENS)
+                assert len(sent) > 0, "nothing was sent while the pass went on"
+                parameters.sum_gradients()
+                sent = parameters._sums._sent
+                torch.save((grads(model), seen), folder / str(rank))
+                model.zero_grad()
+        return 0
+
+    ended = Several(folder, work, size).ended(60)
+    assert ended.codes == [0] * size, ended.said
+    found = [torch.load(folder / str(rank)) for rank in range(size)]
+    if tokens_of_last < 1000:
+        assert any(found[-1][1]), "memory should run out when something was sent"
+    return [gradient for gradient, _ in found]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [2, 4])
+def test_sums_begin_before_the_pass_ends(name: str, size: int, tmp_path: Path) -> None:
+    found = summed(name, size, tmp_path)
+    assert all(torch.equal(found[0], other) for other in found)
+    assert_same(found[0], reference(name))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_one_process_repeats_its_share_when_some_sums_are_on_their_way(size: int, tmp_path: Path) -> None:
+    """The last batch of the last process is the one that is too large, late in its backward pass."""
+    found = summed(NAMES[0], size, tmp_path, tokens_of_last=21)
+    assert all(torch.equal(found[0], other) for other in found)
+    assert_same(found[0], reference(NAMES[0]))
+
+
 class Small:
     """A model on a machine whose memory holds so many tokens, in the forward or the backward pass."""
 
     def __init__(self, model: Any, tokens: int, fails: str):
         self.model, self.tokens, self.fails = model, tokens, fails
         self.failures = 0
+        self.failing: Callable[[], object] = lambda: None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -158,6 +213,7 @@ class Small:
 
     def _fail(self) -> None:
         self.failures += 1
+        self.failing()
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
@@ -261,3 +317,28 @@ def test_an_error_reaches_every_process(tmp_path: Path) -> None:
     assert ended.codes == [2, 70]  # 70: an error that nobody caught
     assert (tmp_path / "heard").read_text() == "1 2 the moon is in the way; wait"
     assert "UserError: the moon is in the way" in ended.said[1]
+
+
+def test_z_loss_is_of_the_step() -> None:
+    """Its gradient adds to that of the rest, as the derivative of (log Z)^2 over all target positions."""
+    found = []
+    for weight in (0.0, 0.2):
+        model = model_of(NAMES[0])
+        gradient = gradient_of(model)
+        gradient.z_loss = weight
+        found.append((grads_of_step(gradient), gradient.of_step(BATCHES[:1], [0], 1.0)))
+    assert found[0][1] == found[1][1]  # what is reported is without it
+    model = model_of(NAMES[0])
+    for batch in BATCHES:
+        source, output = torch.from_numpy(batch.source_BS), torch.from_numpy(batch.target_output_BT)
+        memory = model.encode(source, source != PAD)
+        logits = model.project(model.decode(torch.from_numpy(batch.target_input_BT), memory))
+        (0.2 / TOKENS * logits[output != PAD].logsumexp(dim=1).square().sum()).backward()
+    assert_same(found[1][0] - found[0][0], grads(model))
+
+
+def grads_of_step(gradient: Gradient) -> torch.Tensor:
+    gradient.of_step(BATCHES, [0] * 4, TOKENS)
+    found = grads(gradient.model)
+    gradient.model.zero_grad()
+    return found

@@ -50,6 +50,8 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.products": {"nmt.kernels"},
     "nmt.top_k": {"nmt.kernels"},
     "nmt.repetition": {"nmt.search"},
+    "nmt.replay": {"nmt.search"},
+    "nmt.long_sentences": {"nmt.data.tokenizer"},
     "nmt.beam": {"nmt.repetition", "nmt.search", "nmt.top_k"},
     "nmt.coverage": {"nmt.models.rows"},
     "nmt.patterns": {"nmt.data.tokenizer"},
@@ -75,9 +77,11 @@ ALLOWED: dict[str, set[str]] = {
         *("nmt.gold", "nmt.models", "nmt.resampling", "nmt.results", "nmt.text_alignment", "nmt.translator"),
     },
     "nmt.results": {"nmt.errors", "nmt.files"},
-    "nmt.optimization": {"nmt.muon", "nmt.training_config"},
+    "nmt.optimization": {"nmt.muon", "nmt.named", "nmt.training_config"},
+    "nmt.named": set(),
     "nmt.muon": set(),
-    "nmt.moving_average": set(),
+    "nmt.moving_average": {"nmt.named"},
+    "nmt.sums": set(),
     "nmt.tensorboard": {"nmt.errors"},
     # Models. Configuration stops at the package: its modules take plain arguments.
     "nmt.models": {"nmt.models.*", "nmt.model_config"},
@@ -95,11 +99,13 @@ ALLOWED: dict[str, set[str]] = {
     # Model folders -> text -> pictures, word links
     "nmt.checkpoint": {
         *("nmt.config", "nmt.config_file", "nmt.errors", "nmt.files"),
-        *("nmt.data.prepared", "nmt.data.tokenizer", "nmt.models"),
+        *("nmt.data.prepared", "nmt.data.tokenizer", "nmt.models", "nmt.named"),
     },
+    "nmt.parameters": {"nmt.checkpoint", "nmt.ranks", "nmt.sums"},
+    "nmt.sharded": {"nmt.checkpoint", "nmt.models.transformer", "nmt.parameters", "nmt.ranks"},
     "nmt.decoding": {
         *("nmt.coverage", "nmt.data.*", "nmt.ensemble", "nmt.kernels", "nmt.search"),
-        *("nmt.models.packed", "nmt.products"),
+        *("nmt.models.fixed_state", "nmt.models.packed", "nmt.products"),
     },
     "nmt.translator": {
         "nmt.checkpoint",
@@ -116,9 +122,9 @@ ALLOWED: dict[str, set[str]] = {
         "nmt.ensemble",
         *("nmt.constraints", "nmt.coverage", "nmt.patterns"),
         "nmt.kernels",
-        "nmt.sampling",
+        *("nmt.long_sentences", "nmt.replay", "nmt.sampling"),
     },
-    "nmt.ensemble": {"nmt.checkpoint", "nmt.errors"},
+    "nmt.ensemble": {"nmt.checkpoint", "nmt.data.tokenizer", "nmt.errors"},
     "nmt.forced": {
         "nmt.ensemble",
         "nmt.checkpoint",
@@ -153,7 +159,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "nmt.text_alignment": {"nmt.alignment", "nmt.gold", "nmt.symmetrize"},
     "nmt.unknown": {
-        *("nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.search"),
+        *("nmt.alignment", "nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.search"),
         *("nmt.forced", "nmt.translator", "nmt.words"),
     },
     "nmt.records": {
@@ -171,7 +177,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "nmt.export": {
         *("nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors", "nmt.files", "nmt.search"),
-        *("nmt.ctranslate2_engine", "nmt.ctranslate2_model", "nmt.translator"),
+        *("nmt.ctranslate2_engine", "nmt.ctranslate2_model", "nmt.long_sentences", "nmt.translator"),
     },
     # Batches -> model folders
     "nmt.examples": {"nmt.data.*"},
@@ -181,10 +187,16 @@ ALLOWED: dict[str, set[str]] = {
     },
     "nmt.validation": {
         *("nmt.config", "nmt.errors", "nmt.data.*", "nmt.examples", "nmt.translator", "nmt.evaluation"),
-        "nmt.ranks",
+        *("nmt.ensemble", "nmt.ranks"),
     },
-    "nmt.gradient": {"nmt.budget", "nmt.data.*", "nmt.errors", "nmt.linear", "nmt.loss", "nmt.r_drop"},
-    "nmt.nonfinite": {"nmt.data.*", "nmt.files", "nmt.gradient"},
+    "nmt.gradient": {
+        *("nmt.parameters", "nmt.ranks"),
+        *("nmt.budget", "nmt.data.*", "nmt.errors", "nmt.guided", "nmt.linear", "nmt.loss", "nmt.r_drop"),
+    },
+    "nmt.guided": set(),
+    "nmt.nonfinite": {
+        *("nmt.data.*", "nmt.errors", "nmt.files", "nmt.gradient", "nmt.keeper", "nmt.progress", "nmt.ranks"),
+    },
     "nmt.progress": {"nmt.run", "nmt.stream"},
     "nmt.fingerprints": {"nmt.config", "nmt.data.*", "nmt.ranks"},
     "nmt.continuation": {
@@ -198,14 +210,21 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.resources": {
         *("nmt.config", "nmt.data.*", "nmt.device", "nmt.errors", "nmt.ranks", "nmt.training_config"),
     },
-    "nmt.preflight": {"nmt.config", "nmt.data.*", "nmt.models", "nmt.optimization", "nmt.stream"},
+    "nmt.preflight": {
+        "nmt.config",
+        "nmt.data.*",
+        "nmt.models",
+        "nmt.named",
+        "nmt.optimization",
+        "nmt.stream",
+    },
     "nmt.keeper": {
         *("nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors", "nmt.progress", "nmt.run"),
     },
     "nmt.training": {
         *("nmt.config", "nmt.errors", "nmt.files", "nmt.data.*", "nmt.stream", "nmt.models"),
         *("nmt.models.recompute", "nmt.optimization", "nmt.checkpoint", "nmt.run", "nmt.validation"),
-        *("nmt.device", "nmt.interrupt", "nmt.model_config"),
+        *("nmt.device", "nmt.guided", "nmt.interrupt", "nmt.model_config"),
         *(
             "nmt.continuation",
             "nmt.fine_tuning",
@@ -214,10 +233,12 @@ ALLOWED: dict[str, set[str]] = {
             "nmt.keeper",
             "nmt.moving_average",
             "nmt.nonfinite",
+            "nmt.parameters",
             "nmt.preflight",
             "nmt.progress",
             "nmt.ranks",
             "nmt.resources",
+            "nmt.sharded",
             "nmt.tensorboard",
         ),
     },

@@ -58,11 +58,12 @@ def near(one: Tensor, other: Tensor, relative: float, summed: int) -> bool:
     inputs=st.integers(1, 70),
     outputs=st.integers(1, 70),
     bias=st.booleans(),
+    relu=st.booleans(),
     threads=st.integers(1, 3),
     seed=st.integers(0, 999),
 )
 def test_values_and_gradients(
-    kind: torch.dtype, rows: int, inputs: int, outputs: int, bias: bool, threads: int, seed: int
+    kind: torch.dtype, rows: int, inputs: int, outputs: int, bias: bool, relu: bool, threads: int, seed: int
 ) -> None:
     if not available(kind):
         pytest.skip("no products of bfloat16 here")
@@ -70,9 +71,11 @@ def test_values_and_gradients(
     own = leaves(rows, inputs, outputs, bias, seed)
     exact = [None if x is None else x.detach().double().requires_grad_() for x in own]
     with products_of(kind):
-        y = linear(*own)  # type: ignore[arg-type]
+        y = linear(*own, relu=relu)  # type: ignore[arg-type]
     assert type(y.grad_fn).__name__ == "_LinearFunctionBackward"
     expected = F.linear(*exact)  # type: ignore[arg-type]
+    if relu:  # what is near 0 may be cut off in one and not in the other
+        expected = expected * (y > 0)
     tolerance = 1e-5 if kind == torch.float32 else 0.02
     assert near(y, expected, tolerance, inputs)
     for one, other in zip(gradients_of(y, own), gradients_of(expected, exact), strict=True):
@@ -81,17 +84,37 @@ def test_values_and_gradients(
             assert near(one, other, tolerance, max(rows, inputs, outputs))
 
 
+@pytest.mark.parametrize("relu", [False, True])
+def test_relu_is_that_of_torch(relu: bool) -> None:
+    """Exactly 0 below 0, with no gradient; and what is no number is not made one."""
+    own = leaves(64, 16, 40, True, 8)
+    y = linear(*own, relu=relu)  # type: ignore[arg-type]
+    plain = linear(*own)  # type: ignore[arg-type]
+    assert torch.equal(y, F.relu(plain) if relu else plain)
+    for one, other in zip(
+        gradients_of(y, own), gradients_of(F.relu(plain) if relu else plain, own), strict=True
+    ):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
+    x, *rest = own
+    assert x is not None
+    broken = x.detach().clone().requires_grad_()
+    with torch.no_grad():
+        broken[3, 5] = float("nan")
+    assert bool(linear(broken, *rest, relu=relu)[3].isnan().all())  # type: ignore[arg-type]
+
+
 def test_the_same_again() -> None:
-    """To the last bit, with as many threads."""
+    """To the last bit, with any number of threads."""
     own = leaves(900, 48, 80, True, 5)
-    for threads in (1, 2, 3):
+    runs = []
+    for threads in (1, 2, 3, 2, 1):
         torch.set_num_threads(threads)
-        runs = []
-        for _ in range(4):
-            y = linear(*own)  # type: ignore[arg-type]
-            runs.append([y, *gradients_of(y, own)])
-        for run in runs[1:]:
-            assert all(torch.equal(one, other) for one, other in zip(runs[0], run, strict=True))
+        y = linear(*own, relu=True)  # type: ignore[arg-type]
+        runs.append([y, *gradients_of(y, own)])
+    for run in runs[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(runs[0], run, strict=True))
 
 
 @pytest.mark.parametrize("frozen", [0, 1, 2], ids=["x", "weight", "bias"])

@@ -70,6 +70,27 @@ def test_value_and_gradients(bias: bool, smoothing: float, chunk: int) -> None:
             torch.testing.assert_close(own.grad, other.grad, **CLOSE)
 
 
+@pytest.mark.parametrize("bias", [False, True], ids=["no-bias", "bias"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("chunk", [4, CHUNK])
+def test_z_loss(bias: bool, smoothing: float, chunk: int) -> None:
+    """Against autograd; the loss without smoothing is without it as well."""
+    hidden_ND, weight_VD, bias_V, target_N = case(51, bias=bias)
+    theirs = copies(hidden_ND, weight_VD, bias_V)
+    log_z_N = F.linear(*theirs).logsumexp(dim=1)
+    reference = expected(*theirs, target_N, smoothing) + 0.3 * log_z_N.square().sum()
+    found, plain = cross_entropy_sum(
+        hidden_ND, weight_VD, bias_V, target_N, smoothing=smoothing, z_loss=0.3, chunk=chunk
+    )
+    torch.testing.assert_close(found, reference, **CLOSE)
+    torch.testing.assert_close(plain, expected(*copies(*theirs), target_N, 0.0).detach(), **CLOSE)
+    (found * -2.5).backward()
+    (reference * -2.5).backward()
+    for own, other in zip((hidden_ND, weight_VD, bias_V), theirs, strict=True):
+        if own is not None:
+            torch.testing.assert_close(own.grad, other.grad, **CLOSE)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_tied_weight(smoothing: float) -> None:
     """The weight is also the embedding, so its gradient is a sum of two."""

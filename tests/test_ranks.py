@@ -19,6 +19,7 @@ from nmt import peers
 from nmt.errors import UserError
 from nmt.place import Place
 from nmt.ranks import ALONE, Group, checksum, joined
+from nmt.sums import Sums
 
 
 def in_group(folder: Path, work: Callable[[Group], Any], size: int = 3) -> list[Any]:
@@ -78,9 +79,8 @@ def test_the_first_prepares_before_the_others(tmp_path: Path) -> None:
     assert sorted(log.read_text()) == ["0", "1", "2"]
 
 
-def test_gradients_are_summed_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_are_summed_in_pieces(tmp_path: Path) -> None:
     """Of two types, of parameters larger than a piece, and of one that has none anywhere."""
-    monkeypatch.setattr("nmt.ranks._BUCKET", 100)
 
     def work(ranks: Group) -> Any:
         shapes = [
@@ -92,7 +92,7 @@ def test_gradients_are_summed_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
         parameters = [nn.Parameter(torch.zeros(shape, dtype=dtype)) for shape, dtype in shapes]
         for number, parameter in enumerate(parameters[:3]):
             parameter.grad = torch.full_like(parameter, 10.0**number * (ranks.rank + 1))
-        ranks.sum_gradients(parameters)
+        Sums(parameters, ranks.group, bucket=100).finish()
         assert all(p.grad is not None and p.grad.dtype == p.dtype for p in parameters)
         return [sorted({x.item() for x in p.grad.flatten()}) for p in parameters if p.grad is not None]
 
@@ -134,9 +134,6 @@ def test_alone_there_is_nothing_to_agree_on() -> None:
     assert ALONE.gather([1, 2]) == [[1, 2]]
     assert ALONE.from_first(lambda: "x") == ALONE.in_turn(lambda: "x") == "x"
     ALONE.require_same("files", {"a": "1"})
-    parameter = nn.Parameter(torch.zeros(2))
-    ALONE.sum_gradients([parameter])
-    assert parameter.grad is None
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ from nmt.data.tokenizer import BOS, EOS, PAD, SPACE, UNK, Tokenizer, train_token
 from nmt.errors import UserError
 from nmt.forced import log_probabilities
 from nmt.hypotheses import Chosen, read_record
+from nmt.long_sentences import split_long
 from nmt.scoring import Scored, Scorer
-from nmt.translator import Translator, split_long
+from nmt.translator import Translator
 
 FOUR = ["post-sinusoidal", "recurrent-lstm", "bahdanau-tied", "luong-general-global-fed"]
 SEARCH = SearchConfig(

@@ -200,6 +200,31 @@ def little_memory(monkeypatch: pytest.MonkeyPatch, tokens: int, rank: int) -> No
     monkeypatch.setattr(Gradient, "loss", loss)
 
 
+def test_a_loss_a_sentence(tmp_path: Path) -> None:
+    """Gradients are as many times as large as a sentence has tokens, over all batches of a step."""
+    norms: dict[str, float] = {}
+    ratio = 0.0
+    for kind in ("token", "sentence"):
+        config = settings(*NO_DROPOUT, "training.accumulation=2", f"training.loss_per={kind}")
+        with Run.open(tmp_path / kind, config) as run:
+            trainer = Trainer(config, run, lambda event: None)
+            share = trainer._share_of_step
+
+            def seen(share: Callable[[], Any] = share) -> Any:
+                nonlocal ratio
+                batches, seeds = share()
+                tokens = sum(int((batch.target_output_BT != 0).sum()) for batch in batches)
+                ratio = tokens / sum(len(batch.source_BS) for batch in batches)
+                return batches, seeds
+
+            trainer._share_of_step = seen  # type: ignore[method-assign]
+            with contextlib.closing(trainer.stream):
+                trainer._step()
+            norms[kind] = trainer.gradient_norm
+    assert ratio > 3
+    assert norms["sentence"] == pytest.approx(ratio * norms["token"], rel=1e-4)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_batches_are_split_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
     options = [o for c in ["training.accumulation=2", *NO_DROPOUT] for o in ("--set", c)]

@@ -288,3 +288,12 @@ def initialize_scaled(module: nn.Module) -> None:
                 if name.startswith("bias_ih"):
                     with torch.no_grad():
                         bias[layer.hidden_size : 2 * layer.hidden_size] = 1.0
+
+
+def initialize(model: nn.Module, initialization: str, half_range: float) -> None:
+    """The first weights: "paper" is uniform between -half_range and half_range."""
+    if initialization == "paper":
+        for parameter in model.parameters():
+            nn.init.uniform_(parameter, -half_range, half_range)
+    else:
+        initialize_scaled(model)

@@ -67,11 +67,16 @@ class PositionalEmbedding(nn.Module):
     def at(self, embedded_BKD: Tensor, position_B1: Tensor) -> Tensor:
         """As `forward`, of tokens that stand at a position of each sentence's own."""
         x_BKD = embedded_BKD * self.scale
-        if self.sinusoidal:
+        if self.sinusoidal and x_BKD.is_cuda:  # without asking the device how long the longest is
+            angle = _angles(position_B1.flatten(), x_BKD.size(-1))
+            at_BD = torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).to(x_BKD.dtype)
+            x_BKD = x_BKD + at_BD.view(*position_B1.shape, -1)
+        elif self.sinusoidal:
             longest = 1 << int(position_B1.max()).bit_length()
             x_BKD = x_BKD + _sinusoidal_table(longest, x_BKD.size(-1), x_BKD.device, x_BKD.dtype)[position_B1]
         elif self.table is not None:
-            x_BKD = x_BKD + self.table(position_B1)
+            # Beyond the table there is only what is decoded in rows that no sentence has any more.
+            x_BKD = x_BKD + self.table(position_B1.clamp(max=self.table.num_embeddings - 1))
         return dropout(x_BKD, self.dropout, self.training)
 
 

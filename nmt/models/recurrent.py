@@ -18,6 +18,7 @@ from nmt.models.cells import (
     GatedUnit,
     RecurrentStack,
     StackedEncoder,
+    initialize,
     initialize_scaled,
     is_recurrent,
     orthogonal_blocks,
@@ -90,7 +91,11 @@ class Recurrent(nn.Module):
         return RecurrentMemory(mask_BS, last)
 
     def decode(
-        self, target_BT: Tensor, memory: RecurrentMemory, record: list[Tensor] | None = None
+        self,
+        target_BT: Tensor,
+        memory: RecurrentMemory,
+        record: list[Tensor] | None = None,
+        recorded_layer: int | None = None,
     ) -> Tensor:
         """Teacher forcing: hidden (B, T, D), in one recurrent call a layer."""
         embedded_BTE = drop(self.embeddings.target(target_BT), self.embedding_dropout, self.training)
@@ -191,7 +196,11 @@ class Bahdanau(nn.Module):
         )
 
     def decode(
-        self, target_BT: Tensor, memory: RecurrentMemory, record: list[Tensor] | None = None
+        self,
+        target_BT: Tensor,
+        memory: RecurrentMemory,
+        record: list[Tensor] | None = None,
+        recorded_layer: int | None = None,
     ) -> Tensor:
         """Teacher forcing: deep output (B, T, L). `record` gets the weights (B, 1, T, S)."""
         embedded_BTE = drop(self.embeddings.target(target_BT), self.embedding_dropout, self.training)
@@ -333,7 +342,11 @@ class Luong(nn.Module):
         return RecurrentMemory(mask_BS, last, values_BSD, self.attention.project_keys(values_BSD))
 
     def decode(
-        self, target_BT: Tensor, memory: RecurrentMemory, record: list[Tensor] | None = None
+        self,
+        target_BT: Tensor,
+        memory: RecurrentMemory,
+        record: list[Tensor] | None = None,
+        recorded_layer: int | None = None,
     ) -> Tensor:
         """Teacher forcing: attentional vectors (B, T, L). `record` gets the weights (B, 1, T, S).
 
@@ -402,12 +415,3 @@ class Luong(nn.Module):
         )
         attentional_BQL = torch.tanh(self.combine(torch.cat((context_BQD, hidden_BQD), dim=-1)))
         return drop(attentional_BQL, self.dropout, self.training), weights_BQS
-
-
-def initialize(model: nn.Module, initialization: str, half_range: float) -> None:
-    """The first weights: "paper" is uniform between -half_range and half_range."""
-    if initialization == "paper":
-        for parameter in model.parameters():
-            nn.init.uniform_(parameter, -half_range, half_range)
-    else:
-        initialize_scaled(model)

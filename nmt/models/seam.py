@@ -56,8 +56,18 @@ class Model(Protocol):
     def encode(self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None) -> Any:
         """The memory of a batch; padding is where the mask is False."""
 
-    def decode(self, target_BT: Tensor, memory: Any, record: list[Tensor] | None = None) -> Tensor:
-        """Teacher forcing: hidden (B, T, D), position t having seen tokens 0..t."""
+    def decode(
+        self,
+        target_BT: Tensor,
+        memory: Any,
+        record: list[Tensor] | None = None,
+        recorded_layer: int | None = None,
+    ) -> Tensor:
+        """Teacher forcing: hidden (B, T, D), position t having seen tokens 0..t.
+
+        Args:
+            recorded_layer: the one, from 0, whose weights `record` gets; all without it.
+        """
 
     def start(self, memory: Any) -> Any:
         """The state before the first token, one hypothesis a sentence."""

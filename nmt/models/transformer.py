@@ -6,6 +6,7 @@ L slots of the decoding cache, Q queries, V vocabulary. Masks are True where att
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from nmt.models.attention import additive_mask
 from nmt.models.embeddings import Embeddings
+from nmt.models.fixed_state import FixedState
 from nmt.models.positions import Places, PositionalEmbedding, clipped_distances, rotation
 from nmt.models.recompute import recomputed
 from nmt.models.rows import Live
@@ -81,6 +83,7 @@ class Transformer(nn.Module):
         self.rotary_width = width // heads if positions == "rotary" else None
         self.relative_distance = relative_distance if positions == "relative" else None
         self.recompute = False  # of each layer only its input is kept for the gradient
+        self.fixed_cache = False  # search keeps its buffers: see `FixedState`
         self._initialize(width)
 
     def _initialize(self, width: int) -> None:
@@ -105,25 +108,32 @@ class Transformer(nn.Module):
         """The encoder's output (B, S, D); arguments as for `encode`."""
         bias_B11S = additive_mask(mask_BS[:, None, None], self.embeddings.target.weight)
         x_BSD = self.source_positions(self.embeddings.source(source_BS))
-        places = self._places(0, source_BS.size(1))
+        places = self._places(torch.arange(source_BS.size(1), device=source_BS.device))
         for layer in self.encoder:
             x_BSD = self._layer(layer, x_BSD, bias_B11S, record, places)
         output_BSD: Tensor = self.encoder_norm(x_BSD)
         return output_BSD
 
     def decode(
-        self, target_BT: Tensor, memory: TransformerMemory, record: list[Tensor] | None = None
+        self,
+        target_BT: Tensor,
+        memory: TransformerMemory,
+        record: list[Tensor] | None = None,
+        recorded_layer: int | None = None,
     ) -> Tensor:
         """Teacher forcing: hidden (B, T, D), position t having seen tokens 0..t.
 
-        `record` collects for each layer the weights over the memory (B, H, T, S), then over the
-        prefix (B, H, T, T). Padding at the end needs no mask: no earlier position looks at it.
+        `record` collects for each layer, or the one that is asked for, the weights over the memory
+        (B, H, T, S), then over the prefix (B, H, T, T). Padding at the end needs no mask: no earlier
+        position looks at it.
         """
         bias_B11S = additive_mask(memory.mask_BS[:, None, None], self.embeddings.target.weight)
         x_BTD = self.target_positions(self.embeddings.target(target_BT))
-        places = self._places(0, target_BT.size(1))
-        for layer, key, value in zip(self.decoder, memory.keys_BHSN, memory.values_BHSN, strict=True):
-            x_BTD = self._layer(layer, x_BTD, key, value, bias_B11S, record, places)
+        places = self._places(torch.arange(target_BT.size(1), device=target_BT.device))
+        for index, layer in enumerate(self.decoder):
+            key, value = memory.keys_BHSN[index], memory.values_BHSN[index]
+            own = record if recorded_layer in (None, index) else None
+            x_BTD = self._layer(layer, x_BTD, key, value, bias_B11S, own, places)
         hidden: Tensor = self.decoder_norm(x_BTD)
         return hidden
 
@@ -134,31 +144,29 @@ class Transformer(nn.Module):
         output: Tensor = layer(*arguments)
         return output
 
-    def _places(self, first: int, count: int, position_BS: Tensor | None = None) -> Places:
-        """Of queries at positions first .. first + count - 1; keys stand at the same where not given."""
-        like = self.embeddings.target.weight
+    def _places(self, position_Q: Tensor, position_BS: Tensor | None = None) -> Places:
+        """Of queries at these positions; keys stand at the same where not given."""
         if self.rotary_width is not None:
-            position_Q = torch.arange(first, first + count, device=like.device)
-            return Places(rotation_QM=rotation(position_Q, self.rotary_width, like))
+            return Places(rotation_QM=rotation(position_Q, self.rotary_width, self.embeddings.target.weight))
         if self.relative_distance is not None:
-            position_Q = torch.arange(first, first + count, device=like.device)
             position_BS = position_Q[None] if position_BS is None else position_BS
             distance_B1QS = clipped_distances(position_Q, position_BS, self.relative_distance)
             return Places(distance_B1QS=distance_B1QS)
         return Places()
 
-    def start(self, memory: TransformerMemory) -> TransformerState:
+    def start(self, memory: TransformerMemory) -> TransformerState | FixedState:
         """The state before the first token: one empty hypothesis a sentence."""
-        return TransformerState.empty(memory, relative=self.relative_distance is not None)
+        kind = FixedState if self.fixed_cache else TransformerState
+        return kind.empty(memory, relative=self.relative_distance is not None)
 
     def step(
         self,
         token_BK: Tensor,
         memory: TransformerMemory,
-        state: TransformerState,
+        state: TransformerState | FixedState,
         live_N: Tensor | None = None,
         record: list[Tensor] | None = None,
-    ) -> tuple[Tensor, TransformerState]:
+    ) -> tuple[Tensor, TransformerState | FixedState]:
         """One token further: hidden (B, K, D), of those that live (N, D), and the next state."""
         live = Live.among(token_BK, live_N)
         x_BKD = self.target_positions.at(self.embeddings.target(token_BK), state.length_B[:, None])
@@ -166,7 +174,7 @@ class Transformer(nn.Module):
         bias_B11S = additive_mask(memory.mask_BS[:, None, None], self.embeddings.target.weight)
         bias_B1KL = additive_mask(state.visible_BKL[:, None], self.embeddings.target.weight)
         # Distances on the clock of the batch are those within the sentence.
-        places = self._places(state.clock - 1, 1, state.clock_BL)
+        places = self._places(state.now_Q, state.clock_BL)
         x = live.rows(x_BKD)
         for index, layer in enumerate(self.decoder):
             x = layer.step(  # type: ignore[operator]
@@ -175,8 +183,7 @@ class Transformer(nn.Module):
                 memory.keys_BHSN[index],
                 memory.values_BHSN[index],
                 bias_B11S,
-                state.keys_BHLN[index][:, :, : state.used],
-                state.values_BHLN[index][:, :, : state.used],
+                partial(state.write, index),
                 bias_B1KL,
                 places,
                 record,

@@ -42,7 +42,9 @@ class FeedForward(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.gate is None:
+        if self.activation is F.relu and isinstance(self.inner, Linear):
+            inner = self.inner(x, relu=True)
+        elif self.gate is None:
             inner = self.activation(self.inner(x))
         else:
             inner = self.activation(self.gate(x)) * self.inner(x)
@@ -181,18 +183,17 @@ class DecoderLayer(nn.Module):
         memory_key_BHSN: Tensor,
         memory_value_BHSN: Tensor,
         bias_B11S: Tensor | None,
-        key_BHLN: Tensor,
-        value_BHLN: Tensor,
+        remember: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
         bias_B1KL: Tensor,
         places: Places = Places(),
         record: list[Tensor] | None = None,
     ) -> Tensor:
-        """One token of the hypotheses that live, (N, D); keys and values are written to the last K slots."""
+        """One token of the hypotheses that live, (N, D). `remember`: from the keys and values of this token
+        (B, H, K, N) to those of all slots (B, H, L, N)."""
         query, key, value = self.self_attention.query_key_value(
             self.self_residual.enter(x), places.rotation_QM, live
         )
-        key_BHLN[:, :, -live.hypotheses :] = key
-        value_BHLN[:, :, -live.hypotheses :] = value
+        key_BHLN, value_BHLN = remember(key, value)
         context = scaled_dot_product(
             query,
             key_BHLN,

@@ -16,6 +16,8 @@ from nmt.models.rows import Live, put_rows
 
 # Between two compactions of the cache.
 _STEPS = 8
+# On a GPU the source has a multiple of so many positions.
+_POSITIONS = 16
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class TransformerMemory:
     def put(self, sentences_R: Tensor, other: TransformerMemory) -> TransformerMemory:
         mask_BS = put_rows(self.mask_BS, sentences_R, other.mask_BS, dim=1)
         longest = int(mask_BS.any(dim=0).sum())
+        if mask_BS.is_cuda:  # sizes that seldom change: see nmt/replay.py
+            longest = min(mask_BS.size(1), -(-longest // _POSITIONS) * _POSITIONS)
 
         def joined(mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[Tensor]:
             return [
@@ -72,6 +76,11 @@ class TransformerState:
     def used(self) -> int:
         """Slots."""
         return self.visible_BKL.size(2)
+
+    @property
+    def now_Q(self) -> Tensor:
+        """When the last slots were filled, by `clock`."""
+        return torch.full((1,), self.clock - 1, device=self.length_B.device)
 
     @classmethod
     def empty(cls, memory: TransformerMemory, *, relative: bool) -> TransformerState:
@@ -124,6 +133,14 @@ class TransformerState:
             clock=self.clock + 1,
             clock_BL=clock_BL,
         )
+
+    def write(self, layer: int, key_BHKN: Tensor, value_BHKN: Tensor) -> tuple[Tensor, Tensor]:
+        """Fill the slots that were entered; keys and values of all slots of this layer."""
+        keys = self.keys_BHLN[layer][:, :, : self.used]
+        values = self.values_BHLN[layer][:, :, : self.used]
+        keys[:, :, -key_BHKN.size(2) :] = key_BHKN
+        values[:, :, -value_BHKN.size(2) :] = value_BHKN
+        return keys, values
 
     def _of(self, live: Live) -> TransformerState:
         """What does not live sees nothing."""

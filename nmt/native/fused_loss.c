@@ -24,7 +24,7 @@ typedef struct {
     int64_t pairs;     /* products of bfloat16 */
     int64_t gradient;  /* whether it is wanted */
     int64_t threads;
-    float smoothing;
+    float smoothing, z_loss;
     float *panels;     /* room: (V / 32, h, 32) words */
     float *by_outputs; /* room: (v, H padded to 32) words; NULL: `weight` is as it should be */
     float *room;       /* of each thread, `nmt_loss_room` bytes */
@@ -66,10 +66,10 @@ static WIDE void differentiate(const nmt_loss *l, float *row, int64_t target, do
         uint32_t bits = 0x7fc00000u;
         memcpy(&log_total, &bits, 4);
     }
-    float uniform = l->smoothing / (float)size, share = 1.0f / total;
+    float uniform = l->smoothing / (float)size, share = (1.0f + 2.0f * l->z_loss * log_total) / total;
     *plain += (double)(log_total - at_target);
     *smoothed += (double)((1.0f - l->smoothing) * (log_total - at_target) +
-                          l->smoothing * (log_total - sum / (float)size));
+                          l->smoothing * (log_total - sum / (float)size) + l->z_loss * log_total * log_total);
     if (!l->gradient) return;
     for (int64_t v = 0; v < size; v++) row[v] = row[v] * share - uniform;
     row[target] -= 1.0f - l->smoothing;

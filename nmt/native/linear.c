@@ -1,4 +1,8 @@
-/* A linear layer and its gradients, for cores with AVX-512; `nmt/linear.py` calls them. */
+/* A linear layer, with ReLU or without, and its gradients, for cores with AVX-512; `nmt/linear.py` calls them.
+ *
+ * Of rows that are multiplied each task takes a chunk, of the gradient by the matrix a block of outputs, for which it
+ * goes through all rows: nothing is added up between tasks, and no number depends on how many threads there are.
+ */
 
 #include "pool.h"
 
@@ -7,104 +11,155 @@
 #include "words.h"
 
 #define CHUNK 192 /* rows of a task: whole tiles, an even number */
+#define BLOCK 96  /* outputs of a task, at most: whole tiles */
+#define AT_ONCE 192 /* words of the sum over rows: 32 columns of them are 24 kB, which stay in the first cache */
 
 /* `nmt/linear.py: _Linear` is the same. */
 typedef struct {
     const float *x, *weight, *bias; /* (N, I), (O, I), (O) or NULL */
     int64_t rows, inputs, outputs;
     int64_t pairs; /* products of bfloat16 */
+    int64_t relu;  /* y = max(0, x W' + b) */
     int64_t threads;
-    float *panels;     /* room: (O / 32, I in words, 32); for gradients NULL */
-    float *by_outputs; /* room: (O in words, I padded to 32), for gradients; NULL: `weight` is as it should be */
-    float *room;       /* of each thread, `nmt_linear_room` bytes */
-    float *y;          /* (N, O) */
+    float *panels;   /* room: (O / 32, I in words, 32); for gradients (I / 32, O in words, 32) */
+    float *x_panels; /* room for gradients: (I / 32, N in words, 32) */
+    float *room;     /* of each thread, `nmt_linear_room` bytes */
+    float *y;        /* (N, O) */
     const float *y_grad;
-    float *x_grad;                    /* (N, I), or NULL */
-    float *weight_grads, *bias_grads; /* of each thread, (O, I) and (O), zeros; or NULL */
+    float *x_grad;                  /* (N, I), or NULL */
+    float *weight_grad, *bias_grad; /* (O, I) and (O), or NULL */
 } nmt_linear;
 
-/* Bytes that a thread needs: rows of x and of the gradient of y as words, along them and across. */
+static int64_t words_of(const nmt_linear *l, int64_t count) { return l->pairs ? (count + 1) / 2 : count; }
+
+/* Bytes that a thread needs: a chunk as words, rows without what ReLU has stopped, a block of the gradient of y. */
 int64_t nmt_linear_room(int64_t inputs, int64_t outputs) {
-    return 4 * CHUNK * (2 * (whole(inputs, PANEL) + 16) + 2 * (whole(outputs, PANEL) + 16)) + 256;
+    int64_t widest = whole(inputs > outputs ? inputs : outputs, PANEL) + 16;
+    return 4 * (CHUNK * widest + 2 * widest + AT_ONCE * BLOCK) + 256;
 }
 
 static WIDE void pack_for_y(void *shared, int64_t task, int64_t worker) {
     (void)worker;
     const nmt_linear *l = shared;
-    int64_t words = l->pairs ? (l->inputs + 1) / 2 : l->inputs, at = task * PANEL;
-    pack_panel(l->weight, at, l->outputs, l->inputs, (int)l->pairs, l->panels + at * words);
+    int64_t at = task * PANEL;
+    pack_panel(l->weight, at, l->outputs, l->inputs, (int)l->pairs, l->panels + at * words_of(l, l->inputs));
 }
 
 static WIDE void pack_for_x_grad(void *shared, int64_t task, int64_t worker) {
     (void)worker;
     const nmt_linear *l = shared;
-    pack_by_outputs(l->weight, task * PANEL, l->outputs, l->inputs, (int)l->pairs, l->by_outputs);
+    pack_rows(l->weight, task * PANEL, l->outputs, l->inputs, (int)l->pairs, l->panels);
+}
+
+static WIDE void pack_for_weight_grad(void *shared, int64_t task, int64_t worker) {
+    (void)worker;
+    const nmt_linear *l = shared;
+    pack_rows(l->x, task * PANEL, l->rows, l->inputs, (int)l->pairs, l->x_panels);
+}
+
+/* A row of the product, finished: with bias, and with what is below 0 cut off; what is no number stays none. */
+static WIDE void finish_row(const nmt_linear *l, float *y) {
+    if (l->bias)
+        for (int64_t o = 0; o < l->outputs; o++) y[o] += l->bias[o];
+    if (l->relu)
+        for (int64_t o = 0; o < l->outputs; o += 16) {
+            __mmask16 mask = l->outputs - o >= 16 ? 0xffff : (__mmask16)((1 << (l->outputs - o)) - 1);
+            __m512 sum = _mm512_maskz_loadu_ps(mask, y + o);
+            _mm512_mask_storeu_ps(y + o, mask, _mm512_max_ps(_mm512_setzero_ps(), sum));
+        }
 }
 
 static WIDE void forward(void *shared, int64_t task, int64_t worker) {
     const nmt_linear *l = shared;
     int64_t first = task * CHUNK, count = l->rows - first < CHUNK ? l->rows - first : CHUNK, inputs = l->inputs;
+    int64_t words = words_of(l, inputs);
     const float *x = l->x + first * inputs;
     float *y = l->y + first * l->outputs;
     if (l->pairs) {
-        int64_t words = (inputs + 1) / 2, step = whole(inputs, PANEL) + 16;
+        int64_t step = whole(inputs, PANEL) / 2 + 16;
         float *along = l->room + worker * (nmt_linear_room(inputs, l->outputs) / 4);
         for (int64_t n = 0; n < count; n++) pair_neighbours(x + n * inputs, inputs, along + n * step);
         product_of_pairs(along, step, 1, l->panels, PANEL, words * PANEL, words, y, l->outputs, count, l->outputs, 1);
     } else
-        product_of_words(x, inputs, 1, l->panels, PANEL, inputs * PANEL, inputs, y, l->outputs, count, l->outputs, 1);
-    if (l->bias)
-        for (int64_t n = 0; n < count; n++)
-            for (int64_t o = 0; o < l->outputs; o++) y[n * l->outputs + o] += l->bias[o];
+        product_of_words(x, inputs, 1, l->panels, PANEL, words * PANEL, words, y, l->outputs, count, l->outputs, 1);
+    if (l->bias || l->relu)
+        for (int64_t n = 0; n < count; n++) finish_row(l, y + n * l->outputs);
 }
 
-static WIDE void backward(void *shared, int64_t task, int64_t worker) {
+/* Outputs at .. at + count of row n of the gradient of y; with ReLU in `room`, 0 where y was cut off. */
+static WIDE const float *grad_of_row(const nmt_linear *l, int64_t n, int64_t at, int64_t count, float *room) {
+    const float *grad = l->y_grad + n * l->outputs + at, *y = l->y + n * l->outputs + at;
+    if (!l->relu) return grad;
+    for (int64_t o = 0; o < count; o += 16) {
+        __mmask16 mask = count - o >= 16 ? 0xffff : (__mmask16)((1 << (count - o)) - 1);
+        __mmask16 passed = _mm512_cmp_ps_mask(_mm512_maskz_loadu_ps(mask, y + o), _mm512_setzero_ps(), _CMP_NLE_UQ);
+        _mm512_mask_storeu_ps(room + o, mask, _mm512_maskz_loadu_ps(mask & passed, grad + o));
+    }
+    return room;
+}
+
+static WIDE void backward_to_x(void *shared, int64_t task, int64_t worker) {
     const nmt_linear *l = shared;
     int64_t first = task * CHUNK, count = l->rows - first < CHUNK ? l->rows - first : CHUNK;
-    int64_t inputs = l->inputs, outputs = l->outputs, x_step = whole(inputs, PANEL) + 16;
-    int64_t y_step = whole(outputs, PANEL) + 16, halves = (count + 1) / 2;
-    const float *x = l->x + first * inputs, *y_grad = l->y_grad + first * outputs;
-    float *along = l->room + worker * (nmt_linear_room(inputs, outputs) / 4), *across = along + CHUNK * y_step;
-    float *x_across = across + CHUNK * y_step;
-    if (l->x_grad) {
-        float *x_grad = l->x_grad + first * inputs;
-        if (l->pairs) {
-            for (int64_t n = 0; n < count; n++) pair_neighbours(y_grad + n * outputs, outputs, along + n * y_step);
-            product_of_pairs(along, y_step, 1, l->by_outputs, x_step - 16, PANEL, (outputs + 1) / 2, x_grad, inputs,
-                             count, inputs, 1);
-        } else
-            product_of_words(y_grad, outputs, 1, l->by_outputs ? l->by_outputs : l->weight,
-                             l->by_outputs ? x_step - 16 : inputs, PANEL, outputs, x_grad, inputs, count, inputs, 1);
-    }
-    if (l->weight_grads) {
-        float *weight_grad = l->weight_grads + worker * outputs * inputs;
-        if (l->pairs) {
-            for (int64_t n = 0; n < count; n += 2) {
-                int last = n + 1 == count;
-                pair_rows(y_grad + n * outputs, last ? 0 : y_grad + (n + 1) * outputs, outputs, across + n / 2 * y_step);
-                pair_rows(x + n * inputs, last ? 0 : x + (n + 1) * inputs, inputs, x_across + n / 2 * x_step);
-            }
-            product_of_pairs(across, 1, y_step, x_across, x_step, PANEL, halves, weight_grad, inputs, outputs, inputs, 0);
-        } else {
-            const float *b = x;
-            int64_t step = inputs;
-            if (inputs % PANEL) { /* read to whole panels */
-                for (int64_t n = 0; n < count; n++)
-                    memcpy(x_across + n * x_step, x + n * inputs, inputs * sizeof(float));
-                b = x_across;
-                step = x_step;
-            }
-            product_of_words(y_grad, 1, outputs, b, step, PANEL, count, weight_grad, inputs, outputs, inputs, 0);
-        }
-    }
-    if (l->bias_grads) {
-        float *sums = l->bias_grads + worker * outputs;
+    int64_t inputs = l->inputs, outputs = l->outputs, words = words_of(l, outputs);
+    float *x_grad = l->x_grad + first * inputs, *room = l->room + worker * (nmt_linear_room(inputs, outputs) / 4);
+    if (l->pairs) {
+        int64_t step = whole(outputs, PANEL) / 2 + 16;
+        float *row = room + CHUNK * (whole(outputs, PANEL) + 16);
         for (int64_t n = 0; n < count; n++)
-            for (int64_t o = 0; o < outputs; o++) sums[o] += y_grad[n * outputs + o];
+            pair_neighbours(grad_of_row(l, first + n, 0, outputs, row), outputs, room + n * step);
+        product_of_pairs(room, step, 1, l->panels, PANEL, words * PANEL, words, x_grad, inputs, count, inputs, 1);
+    } else {
+        const float *grad = l->y_grad + first * outputs;
+        int64_t step = outputs;
+        if (l->relu) {
+            step = whole(outputs, PANEL) + 16;
+            for (int64_t n = 0; n < count; n++) grad_of_row(l, first + n, 0, outputs, room + n * step);
+            grad = room;
+        }
+        product_of_words(grad, step, 1, l->panels, PANEL, words * PANEL, words, x_grad, inputs, count, inputs, 1);
     }
 }
 
-/* y = x W' + b. */
+/* Outputs of a task of `backward_to_weight`: as many for each thread. */
+static int64_t block_of(const nmt_linear *l) {
+    int64_t tasks = l->threads * ((l->outputs + BLOCK * l->threads - 1) / (BLOCK * l->threads));
+    return whole((l->outputs + tasks - 1) / tasks, TILE);
+}
+
+static WIDE void backward_to_weight(void *shared, int64_t task, int64_t worker) {
+    const nmt_linear *l = shared;
+    int64_t inputs = l->inputs, outputs = l->outputs, at = task * block_of(l), rows = l->rows;
+    int64_t count = outputs - at < block_of(l) ? outputs - at : block_of(l), words = words_of(l, rows);
+    float *room = l->room + worker * (nmt_linear_room(inputs, outputs) / 4), *across = room + 2 * BLOCK;
+    float sums[BLOCK] = {0};
+    for (int64_t k = 0; k < words; k += AT_ONCE) {
+        int64_t some = words - k < AT_ONCE ? words - k : AT_ONCE;
+        for (int64_t i = k; i < k + some; i++) {
+            float *to = across + (i - k) * BLOCK;
+            if (l->pairs) {
+                const float *even = grad_of_row(l, 2 * i, at, count, room), *odd = NULL;
+                if (2 * i + 1 < rows) odd = grad_of_row(l, 2 * i + 1, at, count, room + BLOCK);
+                pair_rows(even, odd, count, to);
+                for (int64_t o = 0; o < count; o++) sums[o] += odd ? even[o] + odd[o] : even[o];
+            } else {
+                memcpy(to, grad_of_row(l, i, at, count, room), count * sizeof(float));
+                for (int64_t o = 0; o < count; o++) sums[o] += to[o];
+            }
+        }
+        if (!l->weight_grad) continue;
+        float *to = l->weight_grad + at * inputs;
+        if (l->pairs)
+            product_of_pairs(across, 1, BLOCK, l->x_panels + k * PANEL, PANEL, words * PANEL, some, to, inputs, count,
+                             inputs, !k);
+        else
+            product_of_words(across, 1, BLOCK, l->x_panels + k * PANEL, PANEL, words * PANEL, some, to, inputs, count,
+                             inputs, !k);
+    }
+    if (l->bias_grad) memcpy(l->bias_grad + at, sums, count * sizeof(float));
+}
+
+/* y = x W' + b, with ReLU cut off below 0. */
 void nmt_linear_forward(const nmt_linear *l) {
     nmt_run(pack_for_y, (void *)l, (l->outputs + PANEL - 1) / PANEL, l->threads);
     nmt_run(forward, (void *)l, (l->rows + CHUNK - 1) / CHUNK, l->threads);
@@ -112,8 +167,13 @@ void nmt_linear_forward(const nmt_linear *l) {
 
 /* Gradients by x, W and b from that by y. */
 void nmt_linear_backward(const nmt_linear *l) {
-    if (l->by_outputs && l->x_grad) nmt_run(pack_for_x_grad, (void *)l, (l->outputs + PANEL - 1) / PANEL, l->threads);
-    nmt_run(backward, (void *)l, (l->rows + CHUNK - 1) / CHUNK, l->threads);
+    if (l->x_grad) {
+        nmt_run(pack_for_x_grad, (void *)l, (l->outputs + PANEL - 1) / PANEL, l->threads);
+        nmt_run(backward_to_x, (void *)l, (l->rows + CHUNK - 1) / CHUNK, l->threads);
+    }
+    if (l->weight_grad) nmt_run(pack_for_weight_grad, (void *)l, (l->rows + PANEL - 1) / PANEL, l->threads);
+    if (l->weight_grad || l->bias_grad)
+        nmt_run(backward_to_weight, (void *)l, (l->outputs + block_of(l) - 1) / block_of(l), l->threads);
 }
 
 #endif

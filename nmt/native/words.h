@@ -105,6 +105,23 @@ static WIDE __attribute__((unused)) void pack_panel(const float *weight, int64_t
     }
 }
 
+/* Lays rows at .. at + 32 of a matrix (rows, width) out for a sum over rows: `panels` (width / 32, rows in words, 32). */
+static WIDE __attribute__((unused)) void pack_rows(const float *matrix, int64_t at, int64_t rows, int64_t width,
+                                                   int pairs, float *panels) {
+    int64_t words = pairs ? (rows + 1) / 2 : rows;
+    for (int64_t n = at; n < at + PANEL && n < rows; n += pairs ? 2 : 1) {
+        const float *row = matrix + n * width;
+        for (int64_t i = 0; i < width; i += PANEL) {
+            int64_t some = width - i < PANEL ? width - i : PANEL;
+            float *to = panels + i * words + (pairs ? n / 2 : n) * PANEL;
+            if (pairs)
+                pair_rows(row + i, n + 1 < rows ? row + width + i : NULL, some, to);
+            else
+                memcpy(to, row + i, some * sizeof(float));
+        }
+    }
+}
+
 /* And for y W: `by_outputs` (outputs in words, width padded to whole panels). */
 static WIDE __attribute__((unused)) void pack_by_outputs(const float *weight, int64_t at, int64_t outputs,
                                                          int64_t width, int pairs, float *by_outputs) {

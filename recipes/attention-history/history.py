@@ -23,7 +23,7 @@ from nmt.data.corpus import read_lines, read_parallel
 from nmt.data.synthetic import generate
 from nmt.evaluation import bleu
 from nmt.files import write_file
-from nmt.results import Row, read_rows
+from nmt.results import Row, read_rows, without_model
 
 WARM_UP_LINES = 100
 REPEATS = 3
@@ -318,7 +318,7 @@ def report(folder: Path, names: Sequence[str], prefixes: Sequence[str], language
     for system in systems:
         for row in (system.bleu, system.chrf, system.perplexity, system.aer):
             if row is not None:
-                signatures[row.signature] = row.metric
+                signatures[without_model(row.signature)] = row.metric
     write_file(
         folder / "history.md",
         f"Tests: {', '.join(tests)}; the columns without a name are of {tests[0]}. "

@@ -19,6 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does
 
 import torch
 
+from nmt.device import choose_device
 from nmt.errors import UserError
 
 from . import ceilings, comparison, models, tables
@@ -58,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--beam-size", type=_positive, default=5)
     add("--repeats", type=_positive, default=3, help="passes of each engine, in turns")
     add("--tuning-lines", type=_positive, default=1_000, help="to find the other engines' best settings on")
+    add(
+        "--device",
+        default="cpu",
+        help="cpu, or cuda: of ceilings and translation; training takes the GPU there is",
+    )
     add("--threads", type=_positive, help="all cores without it")
     add("--output", type=Path, default=Path("runs/bench"), help="folder for results")
     return parser
@@ -75,7 +81,7 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     print(tables.machine_text(machine))
     shown = f"{tables.machine_text(machine)}\n\n"
     if "ceilings" in options.only:
-        rows = ceilings.measure((ceilings.TRAINING_SHAPE, *ceilings.SHAPES))
+        rows = ceilings.measure((ceilings.TRAINING_SHAPE, *ceilings.SHAPES), device=options.device)
         text = tables.ceilings_text(rows)
         print(f"\nMatrix products:\n\n{text}")
         tables.save(options.output, "ceilings", {"machine": machine, "rows": rows}, shown + text + "\n")
@@ -84,7 +90,9 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
         corpus = corpora.corpus
         print(f"\ncorpus: {corpus.folder.name}, {corpus.vocabulary:,} subwords")
         trained = []
-        for speed in training_speeds(corpus, folder, options.steps, base=not options.no_base):
+        for speed in training_speeds(
+            corpus, folder, options.steps, threads=torch.get_num_threads(), base=not options.no_base
+        ):
             print(
                 f"training, {speed.model}, {speed.precision}, batches of 4,096 tokens: "
                 f"{speed.target_tokens_per_second:,.0f} target tokens/s",
@@ -123,6 +131,7 @@ def _translation(
             threads=machine["threads"],
             repeats=options.repeats,
             tuning_lines=min(options.tuning_lines, max(100, count // 5)),
+            device=str(choose_device(options.device)),
         )
         print(f"\ntranslation, {_shown(model, folder)}", flush=True)
         found = comparison.compare(model, lines, plan, folder / f"exports-{number}", _tell)
@@ -133,7 +142,7 @@ def _translation(
                 "the last is not the end of the sentence, so that none of its lines is equal"
             )
         found["latency"] = dict(
-            comparison.latencies(model, lines.sources[0], options.repeats, found["notes"])
+            comparison.latencies(model, lines.sources[0], options.repeats, found["notes"], options.device)
         )
         compared.append(found)
         print("\n" + tables.comparison_text(found), flush=True)

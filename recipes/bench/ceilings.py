@@ -18,31 +18,46 @@ from nmt.products import Matrix, available
 SHAPES = ((320, 128, 8000), (2048, 2048, 2048))
 # The largest product of a training step of Transformer-tiny.
 TRAINING_SHAPE = (3500, 128, 256)
+# Large enough that a GPU is busy.
+GPU_SHAPE = (8192, 8192, 8192)
 
 
-def measure(shapes: tuple[tuple[int, int, int], ...] = SHAPES, seconds: float = 0.5) -> list[dict[str, Any]]:
+def measure(
+    shapes: tuple[tuple[int, int, int], ...] = SHAPES, seconds: float = 0.5, device: str = "cpu"
+) -> list[dict[str, Any]]:
     """A row a product: `kind`, `shape`, and `gflops`, 1e9 operations a second; None: torch lacks it."""
-    rows = []
-    for shape in shapes:
-        for kind, make in KINDS.items():
-            with torch.inference_mode():
-                try:
-                    speed = _speed(make(*shape), shape, seconds)
-                except (RuntimeError, NotImplementedError):
-                    speed = None
-            rows.append({"kind": kind, "shape": list(shape), "gflops": speed})
-    return rows
+    return [
+        {"kind": kind, "shape": list(shape), "gflops": measure_one(kind, shape, seconds, device)}
+        for shape in (shapes if device == "cpu" else (*shapes, GPU_SHAPE))
+        for kind in KINDS
+        if device == "cpu" or kind.startswith("F.linear")
+    ]
+
+
+def measure_one(
+    kind: str, shape: tuple[int, int, int], seconds: float = 0.5, device: str = "cpu"
+) -> float | None:
+    """1e9 operations a second of one of `KINDS`; None: torch lacks it."""
+    with torch.inference_mode(), torch.device(device):
+        try:
+            return _speed(KINDS[kind](*shape), shape, seconds)
+        except (RuntimeError, NotImplementedError):
+            return None
 
 
 def _speed(product: Callable[[], Tensor], shape: tuple[int, int, int], seconds: float) -> float:
     """The median of runs of one product, in 1e9 operations a second, an addition and a product being two."""
     n, width, outputs = shape
-    product()
+    on_gpu = product().is_cuda
     times: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 5:
+        if on_gpu:
+            torch.cuda.synchronize()
         began = time.perf_counter()
         product()
+        if on_gpu:
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
     return 2 * n * width * outputs / statistics.median(times) / 1e9
 

@@ -21,10 +21,11 @@ from nmt.translator import Translator
 
 from . import huggingface
 from .corpora import TestSet
-from .engines import Spec, our_precisions
+from .engines import Spec, load, our_precisions
 from .worker import Worker
 
 BATCHES = (16, 32, 64, 128, 256)
+GPU_BATCHES = (64, 128, 256, 512, 1024)
 _CHECKED = 100  # sentences that Hugging Face must translate as we do, greedily
 _FIRST = 1_000  # lines of the first pass, which warms up and shows what memory so many lines take
 
@@ -67,6 +68,7 @@ class Result:
             "seconds": self.seconds,
             "words": self.words,
             "tokens": self.tokens,
+            "tokens_per_second": self.tokens / self.lines * self.speed,
             "equal": self.equal,
             "bleu": self.bleu,
             "peak_mib_1000": self.mib_first,
@@ -83,6 +85,7 @@ class Plan:
     repeats: int = 3
     tuning_lines: int = 1_000
     slow_share: int = 10  # Hugging Face gets one line in so many
+    device: str = "cpu"
 
 
 def compare(model: Path, lines: TestSet, plan: Plan, folder: Path, tell: Tell) -> dict[str, Any]:
@@ -90,12 +93,17 @@ def compare(model: Path, lines: TestSet, plan: Plan, folder: Path, tell: Tell) -
     loaded = load_model(model)
     notes: list[str] = []
     lines = _that_fit(loaded, lines, notes)
-    common: dict[str, Any] = dict(beam_size=plan.beam_size, threads=plan.threads)
+    common: dict[str, Any] = dict(beam_size=plan.beam_size, threads=plan.threads, device=plan.device)
     ours = str(find_model(model))
-    specs = [Spec("nmt", ours, precision, **common) for precision in our_precisions()]
+    specs = [Spec("nmt", ours, precision, **common) for precision in our_precisions(plan.device)]
     specs += _ctranslate2(loaded, lines, plan, folder, common, notes, tell)
     specs += _huggingface(loaded, lines, plan, common, notes, tell)
     results = _in_turns(specs, lines, plan, tell)
+    if plan.device != "cpu":
+        for spec in specs:
+            if spec.engine == "nmt":
+                share = busy_share(spec, lines.part(plan.tuning_lines).sources)
+                notes.append(f"{spec.name}: the GPU computes {100 * share:.0f} % of the time")
     for result in results:
         first = dict(zip(lines.sources, results[0].texts, strict=True))
         whole = result.lines == len(lines.sources)
@@ -111,6 +119,7 @@ def compare(model: Path, lines: TestSet, plan: Plan, folder: Path, tell: Tell) -
         "test_set": lines.name,
         "beam_size": plan.beam_size,
         "length_penalty": loaded.config.search.length_penalty,
+        "device": plan.device,
         "threads": plan.threads,
         "repeats": plan.repeats,
         "notes": notes,
@@ -171,21 +180,25 @@ def _ctranslate2(
     """float32 and int8, as it comes and with more patience, each with its best batches and threads."""
     reasons = unsupported(loaded.config.model)
     try:
-        import ctranslate2  # noqa: F401
+        import ctranslate2
     except ImportError:
         reasons = ["anything: it is not installed (pip install 'nmt[bench]')"]
+    else:
+        if plan.device != "cpu" and not ctranslate2.get_cuda_device_count():
+            reasons = ["on this GPU: this build of it knows none"]
     if reasons:
         notes.append(f"CTranslate2 cannot run {'; '.join(reasons)}")
         return []
     tuning = lines.part(plan.tuning_lines).sources
     specs = []
-    for precision in ("float32", "int8"):
+    for precision in ("float32", "int8") if plan.device == "cpu" else ("float32", "bfloat16", "float16"):
         export = folder / precision
         export.mkdir(parents=True)
         write_export(loaded, export, precision)
         for patience in (1.0, 2.0):
             spec = Spec("ctranslate2", str(export), precision, patience=patience, **common)
-            specs.append(_fastest(spec, tuning, sorted({1, plan.threads}), tell))
+            workers = sorted({1, plan.threads}) if plan.device == "cpu" else [1]
+            specs.append(_fastest(spec, tuning, workers, tell))
     return specs
 
 
@@ -213,9 +226,11 @@ def _huggingface(
     if equal < len(checked):
         notes.append("Hugging Face is not timed: it does not compute the same")
         return []
-    spec = Spec("huggingface", str(loaded.folder), **common)
     part = slow_part(lines, plan)
-    return [_fastest(spec, part.part(max(100, len(part.sources) // 4)).sources, [1], tell)]
+    tuning = part.part(max(100, len(part.sources) // 4)).sources
+    precisions = ["float32"] if plan.device == "cpu" else ["float32", "bfloat16"]
+    specs = [Spec("huggingface", str(loaded.folder), precision, **common) for precision in precisions]
+    return [_fastest(spec, tuning, [1], tell) for spec in specs]
 
 
 def equal_greedy(loaded: LoadedModel, sources: Sequence[Sequence[int]]) -> int:
@@ -244,12 +259,27 @@ def _fastest(spec: Spec, lines: list[str], workers: Sequence[int], tell: Tell) -
     for count in workers:
         with Worker(dataclasses.replace(spec, workers=count)) as worker:
             worker.translate(lines[: max(1, len(lines) // 5)])
-            for batch in BATCHES:
+            for batch in BATCHES if spec.device == "cpu" else GPU_BATCHES:
                 seconds = worker.translate(lines, batch)["seconds"]
                 speeds[dataclasses.replace(worker.spec, batch=batch)] = len(lines) / seconds
     best = max(speeds, key=lambda tried: speeds[tried])
     tell(f"{best.name}: best with {best.settings} ({speeds[best]:,.0f} sentences/s)")
     return best
+
+
+def busy_share(spec: Spec, lines: list[str]) -> float:
+    """The share of the time of a pass in which a GPU computes, by the profiler, after a pass to warm up."""
+    import torch
+
+    engine = load(spec)
+    engine.translate(lines, spec.batch)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        began = time.perf_counter()
+        engine.translate(lines, spec.batch)
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+    kernels = sum(event.self_device_time_total for event in profile.key_averages())
+    return float(kernels / 1e6 / seconds)
 
 
 def latency(model: Path, line: str, repeats: int, options: Sequence[str] = ()) -> float:
@@ -271,7 +301,12 @@ def latency(model: Path, line: str, repeats: int, options: Sequence[str] = ()) -
     return statistics.median(times)
 
 
-def latencies(model: Path, line: str, repeats: int, notes: Sequence[str]) -> Iterator[tuple[str, float]]:
-    yield "nmt translate", latency(model, line, repeats)
+def latencies(
+    model: Path, line: str, repeats: int, notes: Sequence[str], device: str = "cpu"
+) -> Iterator[tuple[str, float]]:
+    """Of the commands that there are, by name."""
+    yield "nmt translate", latency(model, line, repeats, ["--device", device])
+    if device != "cpu":
+        return
     if not any(note.startswith("CTranslate2 cannot") for note in notes):
         yield "nmt translate --engine ctranslate2", latency(model, line, repeats, ["--engine", "ctranslate2"])

@@ -25,6 +25,7 @@ class Spec:
     workers: int = 1  # batches at once; the threads are dealt out among them
     # Finished hypotheses CTranslate2 waits for, in beams. With 2 its translations are nearly always ours.
     patience: float = 1.0
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -34,6 +35,8 @@ class Spec:
 
     @property
     def settings(self) -> str:
+        if self.device != "cpu":
+            return self.device if self.engine == "nmt" else f"batches of {self.batch}, {self.device}"
         if self.engine == "nmt":
             return f"{self.threads} threads"
         return f"batches of {self.batch}, {self.workers} x {self.threads // self.workers} threads"
@@ -58,15 +61,15 @@ def load(spec: Spec) -> Engine:
     return CTranslate2(spec) if spec.engine == "ctranslate2" else HuggingFace(spec)
 
 
-def our_precisions() -> list[str]:
-    """Those in which nmt translates on a CPU."""
+def our_precisions(device: str = "cpu") -> list[str]:
+    """Those in which nmt translates on a device."""
     import torch
 
     from nmt.config import SearchConfig
     from nmt.models.fast import check_precision
 
     known = get_args(SearchConfig.model_fields["precision"].annotation)
-    return [precision for precision in known if check_precision(precision, torch.device("cpu")) is None]
+    return [precision for precision in known if check_precision(precision, torch.device(device)) is None]
 
 
 class Ours:
@@ -80,7 +83,7 @@ class Ours:
         from nmt.translator import Translator
 
         torch.set_num_threads(spec.threads)
-        loaded = load_model(Path(spec.folder))
+        loaded = load_model(Path(spec.folder), spec.device)
         settings = {"beam_size": spec.beam_size, "precision": spec.precision}
         search = supported_search(loaded.config.search).model_copy(update=settings)
         self.translator = Translator.of(loaded, search)
@@ -107,7 +110,8 @@ class CTranslate2:
         self.pieces, self.id_of = _names(folder)
         self.engine = ctranslate2.Translator(
             spec.folder,
-            device="cpu",
+            device=spec.device,
+            compute_type=spec.precision if spec.device != "cpu" else "default",
             inter_threads=spec.workers,
             intra_threads=max(1, spec.threads // spec.workers),
         )
@@ -175,8 +179,9 @@ class HuggingFace:
         if settings.positions == "learned":
             longest = settings.max_positions
         theirs = convert(loaded.model, settings, max(longest, search.max_source_tokens) + 1)
+        theirs = theirs.to(spec.device, getattr(torch, spec.precision))
         self.generate = Generate(theirs, search, word_level=self.target.word_level)
-        self.computes = "float32"
+        self.computes = spec.precision
 
     def translate(self, lines: Sequence[str], batch: int) -> tuple[list[str], int]:
         found = self.generate.translate_ids(self.source.encode_all(lines), batch)

@@ -149,7 +149,7 @@ class Generate:
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            source_BS = torch.from_numpy(pad([[*sources[i], EOS] for i in batch], PAD))
+            source_BS = torch.from_numpy(pad([[*sources[i], EOS] for i in batch], PAD)).to(self.theirs.device)
             beam: dict[str, Any] = {}
             if self.search.beam_size > 1:
                 beam = dict(num_beams=self.search.beam_size, length_penalty=self.search.length_penalty)

@@ -12,6 +12,8 @@ from typing import Any
 
 from nmt.files import write_file
 
+from .parts import REST
+
 
 def machine(threads: int) -> dict[str, Any]:
     """What numbers depend on."""
@@ -76,17 +78,27 @@ def training_text(rows: Sequence[dict[str, Any]]) -> str:
             row["precision"],
             _number(row["target_tokens_per_second"]),
             "" if row["gflops"] is None else _number(row["gflops"]),
+            "" if row["gflops"] is None else f"{100 * row['gflops'] / row['ceiling_gflops']:.0f} %",
+            _number(row["peak_mib"]),
         ]
         for row in rows
     ]
-    return table(
-        ["batches of 4,096 tokens", "precision", "target tokens/s", "GFLOP/s of its products"], cells
-    )
+    header = ["batches of 4,096 tokens", "precision", "target tokens/s", "GFLOP/s of its products"]
+    header += ["of the ceiling (MFU)", "peak MiB"]
+    parts = list(dict.fromkeys(part for row in rows for part in row["parts"]))
+    parts.sort(key=lambda part: part == REST)
+    shares = [
+        [row["model"], row["precision"], *(f"{100 * row['parts'].get(part, 0.0):.0f} %" for part in parts)]
+        for row in rows
+    ]
+    where = table(["share of a step's time", "precision", *parts], shares)
+    return f"{table(header, cells)}\n\n{where}"
 
 
 def comparison_text(found: dict[str, Any]) -> str:
     """A caption, the table, and what is to be known of it."""
-    header = ["engine", "sentences/s", "of nmt", "min-max", "lines", "words", "tokens", "equal", "BLEU"]
+    header = ["engine", "sentences/s", "of nmt", "min-max", "tokens/s", "lines", "words", "tokens"]
+    header += ["equal", "BLEU"]
     header += ["MiB, 1,000 lines", "MiB, all", "settings"]
     rows = []
     for row in found["rows"]:
@@ -97,6 +109,7 @@ def comparison_text(found: dict[str, Any]) -> str:
                 _number(row["sentences_per_second"]),
                 f"{row['ratio']:.2f}",
                 f"{_number(min(speeds))}-{_number(max(speeds))}",
+                _number(row["tokens_per_second"]),
                 _number(row["lines"]),
                 _number(row["words"]),
                 _number(row["tokens"]),
@@ -110,7 +123,7 @@ def comparison_text(found: dict[str, Any]) -> str:
     caption = (
         f"{found['model']} ({found['architecture']}, {found['parameters']:,} parameters), "
         f"{found['test_set']}, beam {found['beam_size']}, length penalty {found['length_penalty']:g}, "
-        f"{found['threads']} threads, medians of {found['repeats']} passes in turns"
+        f"{found['device']}, {found['threads']} threads, medians of {found['repeats']} passes in turns"
     )
     notes = [f"- {note}" for note in found["notes"]]
     notes += [f"- {name}, one line, loading included: {t:.2f} s" for name, t in found["latency"].items()]

@@ -1,20 +1,14 @@
-"""How fast models of each architecture train."""
+"""How fast models of each architecture train, each in a process of its own."""
 
 from __future__ import annotations
 
-import contextlib
-import statistics
-import time
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import nn
-
-from nmt.config_file import parse_config
-from nmt.run import Run
-from nmt.training import Trainer
 
 from .corpora import Corpus
 
@@ -31,25 +25,53 @@ precision = "{precision}"
 [model]
 {model}
 """
-RECURRENT = "embedding_width = 256\nhidden_width = 256\n"
-LUONG = f'architecture = "luong"\nattentional_width = 256\nlayers = 1\n{RECURRENT}'
-MODELS = {
-    "Transformer tiny": 'architecture = "transformer"\npreset = "tiny"',
-    "Bahdanau 256": f'architecture = "bahdanau"\nattention_width = 256\nmaxout_width = 256\n{RECURRENT}',
-    "Luong 256, general, input feeding": LUONG,
-    "Luong 256, general, without input feeding": f"{LUONG}input_feeding = false",
-    "no attention 256": f'architecture = "recurrent"\nlayers = 1\ntie_embeddings = "target"\n{RECURRENT}',
-}
+
+
+def _bahdanau(width: int) -> str:
+    widths = f"embedding_width = {width}\nhidden_width = {width}\n"
+    return f'architecture = "bahdanau"\nattention_width = {width}\nmaxout_width = {width}\n{widths}'
+
+
+def _luong(width: int) -> str:
+    widths = f"embedding_width = {width}\nhidden_width = {width}\n"
+    return f'architecture = "luong"\nattentional_width = {width}\nlayers = 1\n{widths}'
 
 
 # Name, [model], precision. "bfloat16": see `nmt.gradient.Gradient`.
+TINY = 'architecture = "transformer"\npreset = "tiny"'
 TRAINED = [
-    ("Transformer tiny", MODELS["Transformer tiny"], "float32"),
-    ("Transformer tiny", MODELS["Transformer tiny"], "bfloat16"),
-    *((name, model, "float32") for name, model in MODELS.items() if name != "Transformer tiny"),
+    ("Transformer tiny", TINY, "float32"),
+    ("Transformer tiny", TINY, "bfloat16"),
+    ("Bahdanau 256", _bahdanau(256), "float32"),
+    ("Luong 256, general, input feeding", _luong(256), "float32"),
+    ("Luong 256, general, without input feeding", f"{_luong(256)}input_feeding = false", "float32"),
+    (
+        "no attention 256",
+        'architecture = "recurrent"\nlayers = 1\ntie_embeddings = "target"\n'
+        "embedding_width = 256\nhidden_width = 256",
+        "float32",
+    ),
 ]
 BASE = 'architecture = "transformer"\npreset = "base"'
-BASES = [("Transformer base", BASE, "float32"), ("Transformer base", BASE, "bfloat16")]
+# In a tenth of the steps.
+LARGE = [
+    ("Transformer base", BASE, "float32"),
+    ("Transformer base", BASE, "bfloat16"),
+    ("Bahdanau 512", _bahdanau(512), "float32"),
+    ("Luong 512, general, input feeding", _luong(512), "float32"),
+]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is measured: a configuration, how many steps, how many of them are timed together."""
+
+    config: str
+    folder: str  # of the run
+    precision: str
+    threads: int
+    steps: int
+    block: int
 
 
 @dataclass(frozen=True)
@@ -60,58 +82,34 @@ class Speed:
     precision: str
     target_tokens_per_second: float
     gflops: float | None  # of its products, padding and attention left out; None: not counted
+    ceiling_gflops: float  # of a product of (2048, 2048) matrices in this precision, in the same process
+    peak_mib: float
+    parts: dict[str, float]  # shares of a step's time by `parts.PARTS`
 
 
-def training_speeds(corpus: Corpus, folder: Path, steps: int, *, base: bool) -> Iterator[Speed]:
-    """Each model in batches of 4,096 tokens; with `base` also one of 512 wide, in a tenth of the steps."""
-    for name, model, precision in [*TRAINED, *(BASES if base else [])]:
+def training_speeds(corpus: Corpus, folder: Path, steps: int, *, threads: int, base: bool) -> Iterator[Speed]:
+    """Each model in batches of 4,096 tokens; with `base` also larger ones, in a tenth of the steps."""
+    for name, model, precision in [*TRAINED, *(LARGE if base else [])]:
         config = CONFIG.format(
-            train=corpus.train,
-            validation=corpus.validation,
+            train=corpus.train.resolve(),
+            validation=corpus.validation.resolve(),
             vocabulary=corpus.vocabulary,
             model=model,
             precision=precision,
         )
-        block = 10 if model != BASE else 1
         run = folder / f"{name}-{precision}".replace(" ", "-")
-        speed, operations = training_speed(config, run, steps // 10, block)
-        yield Speed(name, precision, speed, None if operations is None else speed * operations / 1e9)
-
-
-def training_speed(config: str, folder: Path, blocks: int, block: int) -> tuple[float, int | None]:
-    """Target tokens a second, the median over blocks of steps after one to warm up; operations a token."""
-    resolved = parse_config(config)
-    with Run.open(folder, resolved) as run:
-        trainer = Trainer(resolved, run, lambda event: None)
-        speeds = []
-        with contextlib.closing(trainer.stream):
-            for turn in range(1 + blocks):
-                before, began = trainer.progress.logged_tokens, time.perf_counter()
-                for _ in range(block):
-                    trainer._step()
-                if turn:
-                    seconds = time.perf_counter() - began
-                    speeds.append((trainer.progress.logged_tokens - before) / seconds)
-        counts = trainer.data.manifest
-        operations = None
-        if resolved.model.architecture == "transformer":
-            operations = operations_a_token(trainer.model, counts["source_tokens"] / counts["target_tokens"])
-    return statistics.median(speeds), operations
-
-
-def operations_a_token(model: Any, source_tokens: float) -> int:
-    """Additions and multiplications of a Transformer's matrices for a target token, forward and backward.
-
-    Attention itself and padding are left out.
-
-    Args:
-        source_tokens: to a target token.
-    """
-
-    def weights(module: nn.Module) -> int:
-        return sum(p.numel() for p in module.parameters() if p.dim() == 2)
-
-    # Of the projections of attention over the source, keys and values read source positions.
-    memory = sum(layer.cross_attention.input.weight.numel() * 2 // 3 for layer in model.decoder)
-    target = weights(model.decoder) - memory + model.embeddings.output.weight.numel()
-    return round(6 * (target + source_tokens * (weights(model.encoder) + memory)))
+        block = 1 if (name, model, precision) in LARGE else 10
+        asked = Trained(config, str(run), precision, threads, steps // 10 * block, block)
+        measured = subprocess.run(
+            [sys.executable, "-P", "-m", "bench.training_worker", json.dumps(asdict(asked))],
+            env={
+                "GOMP_SPINCOUNT": "1000",  # as the command line sets it
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[1]),
+                "OMP_NUM_THREADS": str(threads),
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        yield Speed(name, precision, **json.loads(measured.stdout))

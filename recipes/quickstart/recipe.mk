@@ -5,7 +5,7 @@ QUICKSTART := runs/quickstart
 .PHONY: quickstart
 quickstart: $(QUICKSTART)/.done  ## Corpus, tokenizer, two models, translations, a table: a few minutes
 	@cat $(QUICKSTART)/results.md
-	@echo "attention of one sentence: $(QUICKSTART)/attention-transformer.png and attention-bahdanau.png"
+	@echo "attention: pages $(QUICKSTART)/attention-transformer.html and attention-bahdanau.html, pictures .png"
 
 $(QUICKSTART)/.corpus: | $(READY)
 	$(NMT) data synthesize --output $(QUICKSTART)/corpus --train 20000
@@ -22,8 +22,8 @@ $(QUICKSTART)/.done: $(QUICKSTART)/.trained-transformer $(QUICKSTART)/.trained-b
 	    --source $(QUICKSTART)/corpus/$$test.en --reference $(QUICKSTART)/corpus/$$test.de \
 	    --output $(QUICKSTART)/$$system.$$test.de --results $(QUICKSTART)/results.json || exit; \
 	done; done
-	for system in transformer bahdanau; do \
-	  $(NMT) attention $(QUICKSTART)/$$system $(QUICKSTART)/corpus/test.en \
-	    --output $(QUICKSTART)/attention-$$system.png || exit; \
-	done
+	for system in transformer bahdanau; do for format in html png; do \
+	  $(NMT) attention $(QUICKSTART)/$$system $(QUICKSTART)/corpus/test.en --max-sentences 20 \
+	    --output $(QUICKSTART)/attention-$$system.$$format || exit; \
+	done; done
 	@touch $@

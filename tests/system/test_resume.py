@@ -40,7 +40,7 @@ def stop_at(nmt: Nmt, arguments: list[str], text: str, number: int) -> int:
     ("number", "code"),
     [
         pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
-        (signal.SIGINT, 130),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
         (signal.SIGKILL, -signal.SIGKILL),
     ],
 )
@@ -67,8 +67,8 @@ MOMENTS = [
 
 @pytest.mark.parametrize(
     ("function", "call", "when"),
-    # Before a file, and between two renames: the others are of minutes.
-    [pytest.param(*m, marks=() if m in MOMENTS[1:3] else pytest.mark.slow) for m in MOMENTS],
+    # Between two renames; the others are of minutes.
+    [pytest.param(*m, marks=() if m == MOMENTS[2] else pytest.mark.slow) for m in MOMENTS],
 )
 def test_killed_while_a_checkpoint_is_written(whole: Path, function: str, call: int, when: str) -> None:
     name = function.rpartition(".")[2]

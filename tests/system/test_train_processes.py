@@ -177,6 +177,47 @@ def test_a_process_that_sees_other_files(folder: Path, tmp_path: Path) -> None:
         assert f"than rank 0: {files}" in ended.errors[0]
 
 
+SHARDED = ["--set", "training.shard=true", "--set", "training.ema=0.9"]
+
+
+@pytest.fixture(scope="module")
+def parts(folder: Path) -> Path:
+    """A run of two processes with a part of the model each, that nothing stopped."""
+    import torch._dynamo  # noqa: F401  each process would by itself, which takes seconds
+
+    assert Several(folder, command(*train("parts", *SHARDED))).ended().codes == [0, 0]
+    return folder / "runs/parts"
+
+
+@pytest.mark.slow
+def test_a_model_in_parts_is_not_lost(folder: Path, parts: Path) -> None:
+    several = Several(folder, command(*train("killed-parts", *SHARDED)))
+    several.wait_for("step 12 ")
+    several.send(1, signal.SIGKILL)
+    ended = several.ended(60)
+    assert ended.codes == [1, -signal.SIGKILL], ended.said
+    assert len(ended.errors) == 1
+    assert "rank 1 of 2 died without a word" in ended.errors[0]
+    assert Several(folder, command(*train("killed-parts", *SHARDED))).ended().codes == [0, 0]
+    assert end_state(folder / "runs/killed-parts") == end_state(parts)
+
+
+def test_a_model_in_parts_is_trained_as_a_whole_one(folder: Path, parts: Path) -> None:
+    """Also by two processes, then by one, by four, and by two that have all of it each."""
+    whole = ["--set", "training.ema=0.9"]
+    nmt, run = Nmt(folder), "changing-parts"
+    nmt(*train("one-average", *whole))
+    assert_close(parts, folder / "runs/one-average")
+    for size, stop in ((2, "step 3 "), (1, "step 9 "), (4, "step 15 ")):
+        several = Several(folder, command(*train(run, *SHARDED)), size=size)
+        several.wait_for(stop)
+        several.send(0, signal.SIGTERM)
+        assert several.ended().codes == [143] * size
+    assert Several(folder, command(*train(run, *whole))).ended().codes == [0, 0]
+    assert_close(folder / "runs" / run, folder / "runs/one-average")
+    assert nmt("info", f"runs/{run}").code == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", ["tokenizer.sampling=0.0", "tokenizer.sampling=0.1"])
 def test_fifty_random_kills_of_two_processes(tmp_path: Path, setting: str) -> None:

@@ -1,0 +1,92 @@
+"""One model's training speed, `python -m bench.training_worker SPEC`; a line of JSON on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nmt.config_file import parse_config
+from nmt.run import Run
+from nmt.training import Trainer
+
+from .ceilings import GPU_SHAPE, measure_one
+from .parts import shares
+from .training import Trained
+from .worker import peak_mib
+
+CEILING = (2048, 2048, 2048)
+
+
+def measure(asked: Trained) -> dict[str, Any]:
+    """The fields of `training.Speed`, but for the names. The speed is the median over blocks of steps after
+    one to warm up."""
+    resolved = parse_config(asked.config)
+    with Run.open(Path(asked.folder), resolved) as run:
+        trainer = Trainer(resolved, run, lambda event: None)
+        speeds = []
+        with contextlib.closing(trainer.stream):
+            for turn in range(1 + asked.steps // asked.block):
+                before, began = trainer.progress.logged_tokens, time.perf_counter()
+                for _ in range(asked.block):
+                    trainer._step()
+                if trainer.device.type == "cuda":
+                    torch.cuda.synchronize()
+                if turn:
+                    seconds = time.perf_counter() - began
+                    speeds.append((trainer.progress.logged_tokens - before) / seconds)
+            peak = peak_mib()
+            parts = shares(trainer._step)
+        counts, device = trainer.data.manifest, trainer.device.type
+        speed, gflops = statistics.median(speeds), None
+        if resolved.model.architecture == "transformer":
+            operations = operations_a_token(trainer.model, counts["source_tokens"] / counts["target_tokens"])
+            gflops = speed * operations / 1e9
+    return {
+        "target_tokens_per_second": speed,
+        "gflops": gflops,
+        "ceiling_gflops": measure_one(
+            f"F.linear {asked.precision}", CEILING if device == "cpu" else GPU_SHAPE, device=device
+        ),
+        "peak_mib": peak,
+        "parts": parts,
+    }
+
+
+def operations_a_token(model: Any, source_tokens: float) -> int:
+    """Additions and multiplications of a Transformer's matrices for a target token, forward and backward.
+
+    Attention itself and padding are left out.
+
+    Args:
+        source_tokens: to a target token.
+    """
+
+    def weights(module: nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters() if p.dim() == 2)
+
+    # Of the projections of attention over the source, keys and values read source positions.
+    memory = sum(layer.cross_attention.input.weight.numel() * 2 // 3 for layer in model.decoder)
+    target = weights(model.decoder) - memory + model.embeddings.output.weight.numel()
+    return round(6 * (target + source_tokens * (weights(model.encoder) + memory)))
+
+
+def main() -> None:
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no answer
+    asked = Trained(**json.loads(sys.argv[1]))
+    torch.set_num_threads(asked.threads)
+    with answer:
+        answer.write(json.dumps(measure(asked)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How papers prepared text and scored translations; recipes call `python -m protocols`."""
