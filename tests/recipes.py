@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import ROOT
@@ -41,3 +43,15 @@ def make(
         timeout=timeout,
         check=False,
     )
+
+
+def load_script(recipe: str, name: str) -> ModuleType:
+    """A script of a recipe, as a module."""
+    path = ROOT / "recipes" / recipe / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{recipe}_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -247,6 +247,7 @@ def model(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_it_compares_and_writes_its_files(
     model: tuple[Path, Path],
     tmp_path: Path,

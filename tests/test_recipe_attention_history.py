@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import sacrebleu
@@ -23,6 +20,7 @@ from nmt.config_file import dump_config, load_config, parse_config
 from nmt.data.synthetic import generate, tokenize
 from nmt.models import build_model, parameter_counts
 from nmt.results import Row, add_rows
+from recipes import load_script
 
 RECIPE = ROOT / "recipes" / "attention-history"
 LUONG = [
@@ -33,17 +31,7 @@ LUONG = [
 SYSTEMS = ["no-attention", "bahdanau", *LUONG, "transformer"]
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("attention_history", RECIPE / "history.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-history = load_script()
+history = load_script("attention-history", "history")
 
 
 # The systems, as make expands them

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from conftest import ROOT
@@ -18,22 +15,13 @@ from nmt.config_file import load_config
 from nmt.data.corpus import read_lines
 from nmt.errors import UserError
 from nmt.gold import read_gold
+from recipes import load_script
 
 RECIPE = ROOT / "recipes" / "hansard"
 DATA = ROOT / ".." / "shared" / "data"
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hansard", RECIPE / "hansard.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-hansard = load_script()
+hansard = load_script("hansard", "hansard")
 
 
 # The form of the training text

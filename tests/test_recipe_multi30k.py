@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shlex
@@ -11,7 +10,6 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from conftest import REAL_DATA, ROOT
@@ -23,23 +21,14 @@ from nmt.config_file import load_config
 from nmt.data.corpus import read_lines
 from nmt.errors import UserError
 from nmt.results import Row, read_rows
+from recipes import load_script
 
 RECIPE = ROOT / "recipes" / "multi30k"
 TRAININGS = ["baseline", "sampling", "r-drop", "back-translation", "only-r-drop", "only-back-translation"]
 
 
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"multi30k_{name}", RECIPE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-means = load_script("means")
-monolingual = load_script("monolingual")
+means = load_script("multi30k", "means")
+monolingual = load_script("multi30k", "monolingual")
 
 
 # The rows, as make expands them

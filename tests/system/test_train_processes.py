@@ -202,6 +202,7 @@ def test_a_model_in_parts_is_not_lost(folder: Path, parts: Path) -> None:
     assert end_state(folder / "runs/killed-parts") == end_state(parts)
 
 
+@pytest.mark.slow
 def test_a_model_in_parts_is_trained_as_a_whole_one(folder: Path, parts: Path) -> None:
     """Also by two processes, then by one, by four, and by two that have all of it each."""
     whole = ["--set", "training.ema=0.9"]
