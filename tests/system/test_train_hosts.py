@@ -110,7 +110,8 @@ def test_torchrun_is_told_to_end(tmp_path: Path) -> None:
 
 
 def test_two_hosts_train_what_one_does(hosts: list[str], tmp_path: Path) -> None:
-    """The quickstart's Transformer: BLEU within 0.5."""
+    """The quickstart's Transformer: BLEU of its test within 0.5. Sums in another order change the last bits of
+    gradients and so, in the end, some of the 500 translations."""
     nmt = Nmt(tmp_path)
     nmt("data", "synthesize", "--output", "runs/quickstart/corpus", "--train", "20000")
     config = ROOT / "recipes/quickstart/transformer.toml"
@@ -127,8 +128,13 @@ def test_two_hosts_train_what_one_does(hosts: list[str], tmp_path: Path) -> None
             assert codes == [0, 0], [(tmp_path / f"said-{host}").read_text() for host in hosts]
         manifest = json.loads((tmp_path / f"runs/{name}/last/manifest.json").read_text())
         assert manifest["processes"] == (1 if name == "one" else 4)
-        scores[name] = manifest["scores"]["bleu"]
-    assert scores["one"] > 30, scores  # it has learnt
+        test = "runs/quickstart/corpus/test"
+        found = nmt(
+            "evaluate", f"runs/{name}", "--source", f"{test}.en", "--reference", f"{test}.de", "--json"
+        )
+        rows = json.loads(found.stdout)
+        scores[name] = next(row["score"] for row in rows if row["metric"] == "BLEU")
+    assert scores["one"] > 90, scores  # it has learnt
     assert abs(scores["one"] - scores["two"]) < 0.5, scores
 
 
