@@ -110,8 +110,8 @@ def test_torchrun_is_told_to_end(tmp_path: Path) -> None:
 
 
 def test_two_hosts_train_what_one_does(hosts: list[str], tmp_path: Path) -> None:
-    """The quickstart's Transformer: BLEU of its test within 0.5. Sums in another order change the last bits of
-    gradients and so, in the end, some of the 500 translations."""
+    """The quickstart's Transformer: BLEU of its test within 0.5. Sums in another order change the last bits
+    of gradients and so, in the end, some of the 500 translations."""
     nmt = Nmt(tmp_path)
     nmt("data", "synthesize", "--output", "runs/quickstart/corpus", "--train", "20000")
     config = ROOT / "recipes/quickstart/transformer.toml"
