@@ -31,9 +31,8 @@ class Sums:
         self._buckets = list(_buckets(parameters, bucket))
         self._group = group
         self._number = {id(p): n for n, parameters in enumerate(self._buckets) for p in parameters}
-        self._missing: list[
-            int
-        ] = []  # of each bucket: gradients that are not final; none: no pass is watched
+        # Of each bucket the gradients that are not final; empty where no pass is watched.
+        self._missing: list[int] = []
         self._sent: list[tuple[Tensor, Any]] = []
         for parameter in parameters:
             parameter.register_post_accumulate_grad_hook(self._ready)  # type: ignore[no-untyped-call]
