@@ -13,7 +13,7 @@ SETTINGS := $(addprefix --set ,$(SET))
 .PHONY: help setup test test-slow check format bench clean
 
 help:  ## This list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-26s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## Virtual environment in .venv with the exact versions of constraints.txt
 $(READY): pyproject.toml constraints.txt $(wildcard nmt/native/*)
