@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, cast
 
-from nmt.data.corpus import open_bytes, sha256_of
+from nmt.data.corpus import reading, sha256_of
 from nmt.data.markup import Text
 from nmt.data.registry import CorpusFile, Member
 from nmt.data.unpack import Reader, read_members
@@ -93,7 +93,7 @@ def check_plain(texts: Sequence[CorpusFile], folder: Path) -> None:
     """
     counts = {}
     for text in texts:
-        with open_bytes(folder / text.name) as stream:
+        with reading(folder / text.name, lambda: 0) as stream:
             counts[text.name] = sum(1 for _ in Text(stream, "plain", str(folder / text.name)))
     check_counts(texts, counts, folder)
 

@@ -179,6 +179,8 @@ def _fetch_file(
             return final
         # Perhaps someone's own edit: out of the way, not gone.
         final.replace(folder / f"{file.name}.bad")
+    if file.sha256 is None:  # nothing would say that its beginning is of another version
+        part.unlink(missing_ok=True)
     # A part that is whole already was only not renamed in time.
     if part.exists() and sha256_of(part) == file.sha256:
         origin: str | Path = part

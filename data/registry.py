@@ -153,7 +153,8 @@ def parse_corpus(text: str, *, file: str | Path) -> Corpus:
     names = [entry.name for entry in (*files, *archives)]
     table.must(len(set(names)) == len(names), "two [[files]] have the same name")
     members = [entry.member for entry in files if entry.member is not None]
-    table.must(len(set(members)) == len(members), "two [[files]] are the same member")
+    places = {(member.archive, member.path) for member in members}
+    table.must(len(places) == len(members), "two [[files]] are the same member")
     unused = set(known) - {member.archive for member in members}
     table.must(not unused, f"no text is taken from {', '.join(sorted(unused))}")
     corpus = Corpus(

@@ -30,6 +30,8 @@ def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # streams and graphs are of the current one
     except (RuntimeError, AssertionError):
         raise UserError(f"device {name} is not available on this machine; use cpu or auto") from None
     return device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,9 +25,18 @@ class Examples:
     links: Tokens | None = None  # of `TrainingData`
 
     @classmethod
-    def of_pairs(cls, pairs: Pairs, data: TrainingData, batch_tokens: int = 4096) -> Examples:
-        """Text in batches of similar length, in no random order: for validation."""
-        source = Tokens.of(data.source_tokenizer.encode_all([s for s, _ in pairs]))
+    def of_pairs(
+        cls,
+        pairs: Pairs,
+        data: TrainingData,
+        read: Callable[[Sequence[int]], Sequence[int]] = list,
+        batch_tokens: int = 4096,
+    ) -> Examples:
+        """Text in batches of similar length, in no random order: for validation.
+
+        `read`: from the ids of a source to those that the model reads.
+        """
+        source = Tokens.of([read(ids) for ids in data.source_tokenizer.encode_all([s for s, _ in pairs])])
         target = Tokens.of(data.target_tokenizer.encode_all([t for _, t in pairs]))
         longest = np.maximum(source.lengths(), target.lengths()) + 1
         order = np.argsort(longest, kind="stable")

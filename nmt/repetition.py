@@ -28,7 +28,8 @@ def ban_repeated(rows: Rows, scores_nV: Tensor, flat_n: Tensor, size: int) -> No
     # n-grams that begin at each place, are over, and have the last tokens before their own last.
     again_nJ = place_J + size <= length_n1
     for offset in range(size - 1):
-        last_n1 = prefix_nT.gather(1, (length_n1 - size + 1 + offset).clamp_min(0))
+        # A row that no sentence has any more may be longer.
+        last_n1 = prefix_nT.gather(1, (length_n1 - size + 1 + offset).clamp(0, longest - 1))
         again_nJ = again_nJ & (prefix_nT[:, offset : offset + starts] == last_n1)
     cost_nJ = torch.where(again_nJ, -math.inf, math.inf).to(scores_nV.dtype)
     scores_nV.scatter_reduce_(1, prefix_nT[:, size - 1 :], cost_nJ, reduce="amin")

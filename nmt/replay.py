@@ -10,6 +10,7 @@ Nothing here knows what a model is. B sentences, K hypotheses, T target position
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -50,6 +51,9 @@ def on_gpu(compute: Callable[[], object]) -> Recording:
     Raises:
         RuntimeError: it does something that cannot be recorded, such as asking the device for a number.
     """
+    # A recording cannot take what the allocator holds for others: it is given back first.
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -57,8 +61,11 @@ def on_gpu(compute: Callable[[], object]) -> Recording:
         graph.capture_begin(capture_error_mode="thread_local")  # other threads may go on
         try:
             compute()
-        finally:
-            graph.capture_end()
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # that it was broken off is known
+                graph.capture_end()
+            raise
+        graph.capture_end()
     torch.cuda.current_stream().wait_stream(stream)
     return graph
 
@@ -83,7 +90,9 @@ class Replay(Generic[StateT]):
         """All sentences a token further: changes `rows`, but for their ages; returns the next state."""
         if not rows.room or state.room == 0:  # Python makes room first
             return self._in_place(rows, state)
-        places = tuple((t.data_ptr(), t.shape) for t in (*_of_rows(rows), *_of_state(state)))
+        places = tuple(
+            (t.data_ptr(), t.shape, t.stride(), t.dtype) for t in (*_of_rows(rows), *_of_state(state))
+        )
         if places != self._places:
             self._places, self._steps, self._recording = places, 0, None
         self._steps += 1

@@ -31,8 +31,8 @@ class Validation:
         self.config = config
         self.pairs = pairs
         self.data = data
-        self.examples = Examples.of_pairs(pairs, data)
-        tagging(data.source_tokenizer, config.search.tag)  # UserError for one that is not known
+        # UserError for a tag that is not known.
+        self.examples = Examples.of_pairs(pairs, data, tagging(data.source_tokenizer, config.search.tag))
 
     def check_fits(self, model: Any) -> None:
         """UserError for a sentence that the model has no positions for; training pairs have been dropped."""

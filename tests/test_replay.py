@@ -13,6 +13,7 @@ from small_models import TARGET_VOCABULARY, make, prefixes, random_source, trans
 from nmt.beam import Beam, beam_search
 from nmt.data.tokenizer import BOS, EOS, PAD, UNK
 from nmt.decoding import Decoder
+from nmt.models.fast import for_search
 from nmt.models.fixed_state import FixedState
 from nmt.models.transformer_state import TransformerState
 from nmt.replay import Recording, Replay, on_gpu
@@ -50,10 +51,13 @@ def search(
     **options: Any,
 ) -> tuple[list[list[Hypothesis]], int]:
     """The hypotheses of sentences of `LENGTHS`, and how many steps were replayed; None: search as ever."""
-    decoder = Decoder([model], [lambda ids: ids], ensemble_by="probability", device=torch.device("cpu"))
+    device = next(model.parameters()).device
+    decoder = Decoder([model], [lambda ids: ids], ensemble_by="probability", device=device)
     generator = torch.Generator().manual_seed(3)
     sources = [random_source([n + 1], generator)[0, :-1].tolist() for n in LENGTHS]
-    beam = Beam(beam_size, end=EOS, forbidden=[PAD, BOS, UNK], n_best=beam_size, alpha=1.0, **options)
+    beam = Beam(
+        beam_size, end=EOS, forbidden=[PAD, BOS, UNK], n_best=beam_size, alpha=1.0, device=device, **options
+    )
     replay = None if record is None else Replay(decoder.step, beam, record)
     found: list[list[Hypothesis]] = [[] for _ in sources]
     with torch.inference_mode():
@@ -64,6 +68,7 @@ def search(
             beam,
             begin=BOS,
             room=room,
+            device=device,
             replay=replay,
         ):
             assert not found[index]
@@ -194,15 +199,19 @@ def test_fixed_cache(name: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", sorted(TRANSFORMERS))
-def test_on_a_gpu(name: str) -> None:
-    """With real graphs, in float32."""
+def test_on_a_gpu(name: str, precision: str) -> None:
+    """With real graphs; nothing is warned of. In bfloat16 against the same without them."""
     torch.manual_seed(4)
     model: Any = transformer(**TRANSFORMERS[name]).eval()
-    expected, _ = search(model, room=5, beam_size=3, most=40, record=None)
-    model.fixed_cache = True
+    options: dict[str, Any] = dict(room=5, beam_size=3, most=40)
+    expected, _ = search(model, record=None, **options)
+    fast = for_search(model.cuda(), precision)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found, replayed = search(model.cuda(), room=5, beam_size=3, most=40, record=on_gpu)
+        found, replayed = search(fast, record=on_gpu, **options)
+    if precision != "float32":
+        expected, _ = search(fast, record=None, **options)
     same(found, expected)
     assert replayed > 10

@@ -93,6 +93,27 @@ def test_the_gradient_with_layers_computed_again(tmp_path: Path) -> None:
     assert_same(flat(everyone(tmp_path, 2, work)[0]), reference(NAMES[0]))
 
 
+def test_the_gradient_of_two_passes(tmp_path: Path) -> None:
+    """R-Drop goes through each layer twice before it comes back; with a layer that is frozen."""
+
+    def of_step(ranks: Ranks, mine: list[Any], make: Callable[[Any], Parameters]) -> dict[str, torch.Tensor]:
+        model = model_of(NAMES[0])
+        model.decoder[0].requires_grad_(False)
+        parameters = make(model)
+        gradient = gradient_of(model, parameters)
+        gradient.r_drop = 5.0
+        gradient.of_step(mine, [0] * len(mine), TOKENS)
+        parameters.sum_gradients()
+        return parameters.whole(gradients(parameters))
+
+    found = everyone(
+        tmp_path,
+        2,
+        lambda ranks: of_step(ranks, BATCHES[ranks.rank :: 2], lambda model: sharded(NAMES[0], ranks, model)),
+    )
+    assert_same(flat(found[0]), flat(of_step(ALONE, BATCHES, lambda model: Parameters(model, ALONE))))
+
+
 def test_the_gradient_with_a_head_that_learns_links(tmp_path: Path) -> None:
     links_N3 = np.array([[0, 0, 0], [0, 1, 2], [0, 0, 1]])
     batches = [replace(batch, links_N3=links_N3) for batch in BATCHES[:2]]

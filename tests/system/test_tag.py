@@ -9,6 +9,8 @@ import pytest
 from support import Nmt, prepare_folder
 
 from nmt.checkpoint import load_model
+from nmt.data.corpus import read_lines
+from nmt.forced import log_probabilities
 from nmt.scoring import Scorer
 from nmt.translator import Translator
 
@@ -92,3 +94,14 @@ def test_an_ensemble(folder: Path) -> None:
     both = nmt("translate", "runs/tagged", "--ensemble", "runs/tagged", stdin=TEXT)
     assert both.stdout == nmt("translate", "runs/tagged", stdin=TEXT).stdout
     assert "another target vocabulary" in nmt.error("translate", "runs/tagged", "--ensemble", "runs/plain")
+
+
+def test_validation_reads_the_tag(folder: Path) -> None:
+    """Its loss is of the sources that its translations are of: what forced decoding says."""
+    loaded = load_model(folder / "runs/tagged")
+    lines = [list(read_lines(folder / f"corpus/validation.{side}")) for side in ("en", "de")]
+    found = log_probabilities(
+        [loaded], loaded.source_tokenizer.encode_all(lines[0]), loaded.target_tokenizer.encode_all(lines[1])
+    )
+    loss = -sum(float(values.sum()) for values in found) / sum(map(len, found))
+    assert loaded.manifest["scores"]["loss"] == pytest.approx(loss, rel=1e-5)
