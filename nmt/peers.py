@@ -51,6 +51,7 @@ class Peers:
         self._turn = 0
         self._news = threading.Condition()
         self._reporting = False
+        self._handed_over = False  # the end was heard of, and `on_end` ends this process
         self._closing = False
         self._sockets: dict[int, socket.socket] = {}  # by rank
         self._groups: dict[int, int] = {rank: group}
@@ -112,6 +113,8 @@ class Peers:
             is_cause: False where it ends because a connection broke: what broke it is waited for.
         """
         with self._news:
+            if self._handed_over:  # it is being said already
+                self._news.wait_for(lambda: False, timeout=_SILENCE)
             self._reporting = True
             if not is_cause:
                 self._news.wait_for(lambda: self.ended is not None, timeout=_GRACE)
@@ -183,12 +186,12 @@ class Peers:
             if self.ended is not None:
                 return
             self.ended = ended
-            reporting = self._reporting
+            self._handed_over = not self._reporting and ended.rank != self.rank
             self._news.notify_all()
         if self.rank == 0:
             for rank in self._sockets:
                 self._send(rank, {"ended": asdict(ended)})
-        if not reporting and ended.rank != self.rank:
+        if self._handed_over:
             self.on_end(ended)
 
 

@@ -204,6 +204,11 @@ def test_strangers_are_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
     while not heard and time.monotonic() < end:
         time.sleep(0.01)
     assert heard == [said]
+    # Whose watcher says it and ends the process leaves nothing for others to say: they wait.
+    monkeypatch.setattr(peers, "_SILENCE", 0.5)
+    began = time.monotonic()
+    assert hub.report("a connection broke", 1, is_cause=False) == said
+    assert time.monotonic() - began >= 0.5
 
 
 VARIABLES = (
