@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard nmt/native/*)
 	@touch $@
 
 test: $(READY)  ## The fast tests
-	$(BIN)/python -m pytest -n 3  # a process more than cores: many tests wait
+	$(BIN)/python -m pytest -n 3  # one more than cores: many tests wait
 
 test-slow: $(READY)  ## All tests, those of minutes too
 	$(BIN)/python -m pytest -m 'slow or not slow'
