@@ -7,6 +7,9 @@ READY  := $(VENV)/.ready
 # Of any recipe: `SET='training.max_steps=100 training.precision=bfloat16'` is added to each of its trainings.
 SET      ?=
 SETTINGS := $(addprefix --set ,$(SET))
+# A variable as the user gave it, or a default: recipes have defaults of their own for the same names.
+given = $(filter command environment override,$(firstword $(origin $(1))))
+choice = $(if $(call given,$(1)),$($(1)),$(2))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

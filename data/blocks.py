@@ -136,8 +136,8 @@ def _with_links(blocks: Iterator[Block], file: Path, prefix: str, lines: int) ->
     totals[1] += sum(count for _, count in found)
     if totals[0] != totals[1]:
         raise UserError(
-            f"has {totals[1]:,} lines of links, and {prefix} has {totals[0]:,} pairs; give the links of this "
-            "text, line by line",
+            f"has {totals[1]:,} line{'s' if totals[1] != 1 else ''} of links, and {prefix} has {totals[0]:,} "
+            "pairs; give the links of this text, line by line",
             file=file,
         )
 

@@ -5,19 +5,16 @@
 MULTI30K := runs/multi30k
 MULTI30K_SCRIPTS := recipes/multi30k
 
-# A variable as the user gave it, or the default: other recipes have defaults of their own for the same names.
-multi30k-given = $(filter command environment override,$(firstword $(origin $(1))))
-multi30k-choice = $(if $(call multi30k-given,$(1)),$($(1)),$(2))
 MULTI30K_PAIRS := en-de de-en en-fr
 MULTI30K_KNOWN_ROWS := baseline sampling r-drop averaging back-translation ensemble \
   only-r-drop only-averaging only-back-translation
-MULTI30K_PAIR := $(call multi30k-choice,PAIR,en-de)
-MULTI30K_PROTOCOL := $(call multi30k-choice,PROTOCOL,raw)
-MULTI30K_SEEDS := $(sort $(call multi30k-choice,SEEDS,1))
-MULTI30K_ROWS := $(call multi30k-choice,ROWS,baseline sampling r-drop averaging back-translation ensemble)
-MULTI30K_CONFIG := $(call multi30k-choice,CONFIG,transformer)
-MULTI30K_AVERAGE := $(call multi30k-choice,AVERAGE,$(if $(filter paper,$(MULTI30K_CONFIG)),10,5))
-MULTI30K_BACK := $(call multi30k-choice,BACK,beam)
+MULTI30K_PAIR := $(call choice,PAIR,en-de)
+MULTI30K_PROTOCOL := $(call choice,PROTOCOL,raw)
+MULTI30K_SEEDS := $(sort $(call choice,SEEDS,1))
+MULTI30K_ROWS := $(call choice,ROWS,baseline sampling r-drop averaging back-translation ensemble)
+MULTI30K_CONFIG := $(call choice,CONFIG,transformer)
+MULTI30K_AVERAGE := $(call choice,AVERAGE,$(if $(filter paper,$(MULTI30K_CONFIG)),10,5))
+MULTI30K_BACK := $(call choice,BACK,beam)
 
 # Names of nmt's registry; files of the same form may stand in their place.
 MULTI30K_CORPUS ?= multi30k
@@ -90,7 +87,7 @@ multi30k-options = --set 'data.train=[$(call multi30k-quoted,$(call multi30k-tra
   --set 'data.test=[$(call multi30k-quoted,$(foreach t,$(MULTI30K_TESTS),$(call multi30k-prefix,$(t))))]' \
   --set data.source_language=$(call multi30k-source,$(1)) --set data.target_language=$(call multi30k-target,$(1)) \
   $(if $(findstring back,$(2)),--set 'data.tags=[""$(comma)"<back>"]' --set 'data.weights=[$(MULTI30K_BACK_WEIGHTS)]') \
-  $(addprefix --set ,$(MULTI30K_SET_$(2))) $(if $(call multi30k-given,STEPS),--set training.max_steps=$(STEPS))
+  $(addprefix --set ,$(MULTI30K_SET_$(2))) $(if $(call given,STEPS),--set training.max_steps=$(STEPS))
 
 # Rows that cannot be had, and why.
 MULTI30K_IMPOSSIBLE := $(if $(filter %-fr,$(MULTI30K_PAIR)),back-translation only-back-translation) \
@@ -209,18 +206,18 @@ $(MULTI30K_HERE)/.evaluated-$(MULTI30K_ENSEMBLE): \
 	@touch $@
 
 # The recurrent model on the published protocol: `make multi30k-recurrent`, or TOK=DIR with the text, plain or .gz.
-MULTI30K_TOK := $(call multi30k-choice,TOK,corpora/multi30k-tok)
+MULTI30K_TOK := $(call choice,TOK,corpora/multi30k-tok)
 
 .PHONY: multi30k-recurrent
 multi30k-recurrent: $(MULTI30K)/.done-recurrent  ## Bahdanau on tokenised Multi30k (MIRROR= or TOK=DIR), half an hour
 	@cat $(MULTI30K)/recurrent/results.md
 
 $(MULTI30K)/.done-recurrent: recipes/multi30k/bahdanau.toml \
-    $(if $(call multi30k-given,TOK),,corpora/multi30k-tok/.complete) | $(READY)
+    $(if $(call given,TOK),,corpora/multi30k-tok/.complete) | $(READY)
 	$(NMT) train $< --run $(MULTI30K)/recurrent/bahdanau \
 	  --set data.train=$(MULTI30K_TOK)/train.lc.norm.tok --set data.validation=$(MULTI30K_TOK)/val.lc.norm.tok $(SETTINGS)
 	rm -rf $(MULTI30K)/recurrent/averaged $(MULTI30K)/recurrent/results.json
-	$(NMT) average $(MULTI30K)/recurrent/bahdanau --last $(call multi30k-choice,AVERAGE,5) --output $(MULTI30K)/recurrent/averaged
+	$(NMT) average $(MULTI30K)/recurrent/bahdanau --last $(call choice,AVERAGE,5) --output $(MULTI30K)/recurrent/averaged
 	for test in test_2016_flickr test_2017_flickr test_2017_mscoco; do \
 	  $(NMT) evaluate $(MULTI30K)/recurrent/averaged --name bahdanau --test-set $$test --tokenize none \
 	    --source `ls $(MULTI30K_TOK)/$$test.lc.norm.tok.en* | head -n 1` \

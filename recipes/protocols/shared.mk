@@ -4,12 +4,9 @@
 # of the registry's entry. Stamps are made when a step is done: an interrupted recipe is gone on with.
 PROTOCOLS := PYTHONPATH=recipes $(BIN)/python -P -m protocols
 
-# A variable as the user gave it, or the default: other recipes have defaults of their own for the same names.
-public-given = $(filter command environment override,$(firstword $(origin $(1))))
-public-choice = $(if $(call public-given,$(1)),$($(1)),$(2))
-public-average = $(if $(call public-given,AVERAGE),--last $(AVERAGE),$(or $($(1)-average-$(2)),--last 5))
-public-corpus = $(call public-choice,CORPUS,$(1))
-public-launch = $(call public-choice,LAUNCH,)
+public-average = $(if $(call given,AVERAGE),--last $(AVERAGE),$(or $($(1)-average-$(2)),--last 5))
+public-corpus = $(call choice,CORPUS,$(1))
+public-launch = $(call choice,LAUNCH,)
 
 # $(1) recipe, $(2) and $(3) languages, $(4) prefix of the test set, $(5) its name, $(6) options of `protocols score`.
 # Systems in $(1)-tokenised read tokens, which runs/$(1)/.text makes (text/test.*); the others plain text.
@@ -17,7 +14,7 @@ public-launch = $(call public-choice,LAUNCH,)
 define public-recipe
 corpora/$(1)/.complete: | $$(READY)
 	$$(NMT) data get $$(call public-corpus,$(1)) --output corpora/$(1) \
-	  $$(if $$(call public-given,MIRROR),--mirror '$$(MIRROR)')
+	  $$(if $$(call given,MIRROR),--mirror '$$(MIRROR)')
 	@touch $$@
 
 runs/$(1)/.trained-%: recipes/$(1)/%.toml corpora/$(1)/.complete | $$(READY)
@@ -44,6 +41,6 @@ runs/$(1)/.evaluated-%: runs/$(1)/.averaged-%
 
 .PRECIOUS: runs/$(1)/.trained-% runs/$(1)/.averaged-% runs/$(1)/.evaluated-%
 
-runs/$(1)/.done: $$(addprefix runs/$(1)/.evaluated-,$$(call public-choice,SYSTEMS,$$($(1)-systems)))
+runs/$(1)/.done: $$(addprefix runs/$(1)/.evaluated-,$$(call choice,SYSTEMS,$$($(1)-systems)))
 	@touch $$@
 endef
