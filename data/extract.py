@@ -31,6 +31,7 @@ def extract(
     texts: Sequence[CorpusFile],
     folder: Path,
     *,
+    beside: Sequence[CorpusFile] = (),
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> dict[str, str]:
@@ -40,6 +41,7 @@ def extract(
         archive: where it lies.
         texts: its members that are wanted; those of one split have as many lines.
         folder: where the files go, under their names.
+        beside: texts that are there already, other sides of the same splits.
         progress: see `Progress`.
         note: called with what is worth telling.
 
@@ -57,7 +59,8 @@ def extract(
             counts[by_path[path].name] = _write(
                 by_path[path], reader, archive, parts[by_path[path].name], progress, note
             )
-        check_counts(texts, counts, archive)
+        counts |= count_lines(beside, folder)
+        check_counts([*beside, *texts], counts, archive)
         for text in texts:
             parts[text.name].replace(folder / text.name)
     finally:
@@ -91,11 +94,20 @@ def check_plain(texts: Sequence[CorpusFile], folder: Path) -> None:
     Raises:
         UserError: a file is no text, or sides of a split differ in length.
     """
+    check_counts(texts, count_lines(texts, folder), folder)
+
+
+def count_lines(texts: Sequence[CorpusFile], folder: Path) -> dict[str, int]:
+    """The number of lines of each text in a folder, by its name.
+
+    Raises:
+        UserError: a file is no text.
+    """
     counts = {}
     for text in texts:
         with reading(folder / text.name, lambda: 0) as stream:
             counts[text.name] = sum(1 for _ in Text(stream, "plain", str(folder / text.name)))
-    check_counts(texts, counts, folder)
+    return counts
 
 
 def _shown(text: CorpusFile) -> str:

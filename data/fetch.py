@@ -20,7 +20,7 @@ from nmt.data.checksums import Checksums
 from nmt.data.corpus import sha256_of
 from nmt.data.extract import check_plain, extract, made_from
 from nmt.data.mirror import gunzip, is_packed, places
-from nmt.data.registry import CorpusFile, load_corpus
+from nmt.data.registry import Corpus, CorpusFile, load_corpus
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def fetch(
                 _fetch_file(file, folder, mirror, progress, sleep, sums)
             if new := [file for file in plain if file.sha256 is None and file.name not in sums.files]:
                 try:
-                    check_plain(new, folder)
+                    check_plain([*_beside(new, entry, folder), *new], folder)
                 except UserError:
                     for file in new:  # nothing says that they are the right ones: out of the way
                         (folder / file.name).replace(folder / f"{file.name}.bad")
@@ -90,7 +90,7 @@ def fetch(
             for archive in entry.archives:
                 texts = [file for file in wanted if file.member and file.member.archive == archive.name]
                 if texts:
-                    _fetch_texts(archive, texts, folder, mirror, progress, note, sleep, sums)
+                    _fetch_texts(entry, archive, texts, folder, mirror, progress, note, sleep, sums)
             return [folder / file.name for file in wanted]
     except OSError as error:
         reason = error.strerror or str(error)
@@ -99,7 +99,15 @@ def fetch(
         ) from None
 
 
+def _beside(files: Sequence[CorpusFile], entry: Corpus, folder: Path) -> list[CorpusFile]:
+    """Other sides of their splits that are there, perhaps since another day."""
+    splits = {file.split for file in files}
+    others = [file for file in entry.files if file.split in splits and file not in files]
+    return [file for file in others if (folder / file.name).exists()]
+
+
 def _fetch_texts(
+    entry: Corpus,
     archive: CorpusFile,
     texts: list[CorpusFile],
     folder: Path,
@@ -122,7 +130,8 @@ def _fetch_texts(
             progress(name, size, None)
 
     try:
-        made = extract(path, todo, folder, progress=show, note=note)
+        beside = _beside(todo, entry, folder)
+        made = extract(path, todo, folder, beside=beside, progress=show, note=note)
     except UserError:
         if expected is None:  # nothing says that it is the right one: out of the way
             path.replace(folder / f"{archive.name}.bad")

@@ -158,6 +158,30 @@ def test_a_wrong_plain_file(tmp_path: Path, mirror: Path, content: bytes, messag
     assert (tmp_path / "c" / "test.de").read_bytes() == b"c\nd\n"
 
 
+def test_sides_of_two_days(tmp_path: Path, mirror: Path) -> None:
+    """A language that is fetched later is held to the one that is there."""
+    description = describe(tmp_path)
+    fetch(description, tmp_path / "c", mirror=mirror, languages=["en"])
+    (mirror / "test.de").write_bytes(b"c\nd\ne\n")
+    with pytest.raises(UserError, match=r"test\.de has 3 lines and test\.en 2"):
+        fetch(description, tmp_path / "c", mirror=mirror)
+    (mirror / "test.de").write_bytes(b"c\nd\n")
+    for name, content in (("train.de", None), ("train.en", b"mine\n")):
+        fetch(description, tmp_path / "c", mirror=mirror)
+        (tmp_path / "c" / name).unlink()
+        if content is not None:
+            (tmp_path / "c" / name).write_bytes(content)
+    paths = fetch(description, tmp_path / "c", mirror=mirror)
+    assert [path.read_text().count("\n") for path in paths] == [4, 2, 4, 2]
+
+    # An archive whose sides are not of one length, of which one side was taken first.
+    pack(mirror / "c.tgz", MEMBERS | {"c/train.tags.de": DE + b"one more\n"})
+    fetch(description, tmp_path / "d", mirror=mirror, languages=["en"])
+    with pytest.raises(UserError, match=r"train.tags.de has 5 lines and c/train.tags.en 4"):
+        fetch(description, tmp_path / "d", mirror=mirror)
+    assert not (tmp_path / "d" / "train.de").exists()
+
+
 def test_gzipped_texts_are_the_same_each_time(tmp_path: Path, mirror: Path) -> None:
     description = describe(tmp_path)
     description.write_text(description.read_text().replace('"train.en"', '"train.en.gz"'))
