@@ -15,6 +15,7 @@ from torch import Tensor
 from nmt.checkpoint import LoadedModel
 from nmt.data.batches import cut, pad
 from nmt.data.tokenizer import BOS, EOS, PAD, Tokenizer
+from nmt.ensemble import tagging
 from nmt.forced import Ids, Weights, fitting, require_attention
 from nmt.translator import Translator
 from nmt.words import shares, split_words, token_spans, word_spans
@@ -47,14 +48,15 @@ class Pair:
     target: str
     source_ids: Ids
     target_ids: Ids
+    tag_ids: Ids = ()  # of `search.tag`, read before the source
 
 
 def rows_and_columns(kind: str) -> tuple[str, str]:
     """Which sequence the queries are and which the keys: "source", "read" or "written".
 
-    All hold an end or a beginning. The decoder reads the beginning of sentence and the target, and
-    writes the target and the end: row t of "cross" belongs to the token predicted at position t, row t
-    of "decoder" to the token read there, one before.
+    All hold an end or a beginning, the source a tag before it if the model is given one. The decoder reads
+    the beginning of sentence and the target, and writes the target and the end: row t of "cross" belongs to
+    the token predicted at position t, row t of "decoder" to the token read there, one before.
     """
     return {"encoder": ("source", "source"), "decoder": ("read", "read"), "cross": ("written", "source")}[
         kind
@@ -64,7 +66,7 @@ def rows_and_columns(kind: str) -> tuple[str, str]:
 def ids_of(pair: Pair, sequence: str) -> list[int]:
     """The tokens of "source", "read" or "written"."""
     return {
-        "source": [*pair.source_ids, EOS],
+        "source": [*pair.tag_ids, *pair.source_ids, EOS],
         "read": [BOS, *pair.target_ids],
         "written": [*pair.target_ids, EOS],
     }[sequence]
@@ -83,7 +85,10 @@ def words_of(loaded: LoadedModel, pair: Pair, sequence: str) -> list[Word]:
         text, ids, tokenizer = pair.target, pair.target_ids, loaded.target_tokenizer
     words = group(text, ids, tokenizer)
     special = Word(tokenizer.piece(BOS if sequence == "read" else EOS), 1)
-    return [special, *words] if sequence == "read" else [*words, special]
+    if sequence == "read":
+        return [special, *words]
+    tags = [Word(tokenizer.piece(tag), 1) for tag in pair.tag_ids] if sequence == "source" else []
+    return [*tags, *words, special]
 
 
 def group(text: str, ids: Ids, tokenizer: Tokenizer) -> list[Word]:
@@ -147,6 +152,7 @@ def make_pairs(
     else:
         texts, written = list(targets), list(loaded.target_tokenizer.encode_all(targets))
     fits = fitting(loaded, encoded, [ids or [] for ids in written])
+    tag_ids = tagging(loaded.source_tokenizer, loaded.config.search.tag, loaded.folder)([])
     pairs, too_long = [], []
     for place, (source, text) in enumerate(zip(sources, texts, strict=True)):
         ids, line = written[place], first_line + place
@@ -155,7 +161,7 @@ def make_pairs(
         if ids is None or not fits[place]:
             too_long.append(line)
         else:
-            pairs.append(Pair(line, source, text, encoded[place], ids))
+            pairs.append(Pair(line, source, text, encoded[place], ids, tag_ids))
     return pairs, too_long
 
 
@@ -171,7 +177,7 @@ def attention_maps(loaded: LoadedModel, pairs: Sequence[Pair]) -> Iterator[tuple
     require_attention(loaded)
     model, device = loaded.model, next(loaded.model.parameters()).device
     longest = np.array(
-        [max(len(pair.source_ids), len(pair.target_ids)) + 1 for pair in pairs], dtype=np.int64
+        [max(len(ids_of(pair, side)) for side in ("source", "read")) for pair in pairs], dtype=np.int64
     )
     order = np.argsort(-longest, kind="stable")
     for start, end in cut(longest[order], loaded.config.search.tokens_together):

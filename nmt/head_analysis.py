@@ -150,7 +150,8 @@ def analyse(
             sizes[kind] = (weights.shape[0], weights.shape[1])
             keys = rows_and_columns(kind)[1]
             counted = source_counts if keys == "source" else target_counts
-            _add(tallies.setdefault(kind, _Tally()), kind, weights, ids_of(pair, keys), counted)
+            tags = len(pair.tag_ids) if keys == "source" else 0
+            _add(tallies.setdefault(kind, _Tally()), kind, weights, ids_of(pair, keys), tags, counted)
             if kind == "cross":
                 written, source = (_word_of_each(loaded, pair, side) for side in ("written", "source"))
                 same = head_scores.copies(written, source)
@@ -171,19 +172,22 @@ def analyse(
 
 
 def _word_of_each(loaded: LoadedModel, pair: Pair, side: str) -> list[str]:
-    """The word that each token belongs to; the end belongs to none."""
+    """The word that each token belongs to; the end and a tag belong to none."""
     texts = [word.text for word in words_of(loaded, pair, side) for _ in range(word.tokens)]
-    return ["" if token == EOS else text for token, text in zip(ids_of(pair, side), texts, strict=True)]
+    none = {EOS, *pair.tag_ids}
+    return ["" if token in none else text for token, text in zip(ids_of(pair, side), texts, strict=True)]
 
 
-def _add(tally: _Tally, kind: str, weights: Weights, keys: Sequence[int], counts: Counts) -> None:
+def _add(tally: _Tally, kind: str, weights: Weights, keys: Sequence[int], tags: int, counts: Counts) -> None:
+    """The first `tags` keys are tags, no words."""
     causal = kind == "decoder"
-    special_K = np.array([token in SPECIAL_IDS for token in keys])
+    special_K = np.array([place < tags or token in SPECIAL_IDS for place, token in enumerate(keys)])
     nats, normalized = head_scores.entropy(weights, causal)
     tally.add("entropy", nats)
     tally.add("normalized_entropy", normalized)
     tally.add("confidence", head_scores.confidence(weights, special_K, causal))
-    tally.add_offsets(head_scores.offsets(weights, causal))
+    # The first word of a translation stands level with the first of the source.
+    tally.add_offsets(head_scores.offsets(weights[..., tags:] if kind == "cross" else weights, causal))
     count_K = [counts.get(token, 0) for token in keys]
     tally.add("rare", head_scores.rare(weights, count_K, special_K, causal))
     if kind != "cross":

@@ -141,7 +141,7 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.heatmap": set(),
     "nmt.head_scores": set(),
     "nmt.attention_maps": {
-        *("nmt.checkpoint", "nmt.data.*", "nmt.forced", "nmt.translator", "nmt.words"),
+        *("nmt.checkpoint", "nmt.data.*", "nmt.ensemble", "nmt.forced", "nmt.translator", "nmt.words"),
     },
     "nmt.page": set(),
     "nmt.attention_page": {

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import Nmt, prepare_folder
 
+from nmt.attention_maps import attention_maps, ids_of, make_pairs, words_of
 from nmt.checkpoint import load_model
 from nmt.data.corpus import read_lines
-from nmt.forced import log_probabilities
+from nmt.forced import attention, log_probabilities
+from nmt.head_analysis import analyse
 from nmt.scoring import Scorer
 from nmt.translator import Translator
 
@@ -73,6 +76,26 @@ def test_what_else_reads_the_source_reads_it_too(folder: Path) -> None:
         assert all(len(row) == columns for row in translation["attention"])
     assert any(score.tokens == tuple(t["tokens"]) for score, t in zip(scored, translations, strict=True))
     assert any(translation["alignment"] is not None for translation in translations)
+
+
+def test_maps_and_heads_read_it(folder: Path) -> None:
+    """As a token before the source, which is no word of it."""
+    loaded = load_model(folder / "runs/tagged")
+    pairs, _ = make_pairs(loaded, LINES, ["x", "", "x", "y"])
+    tag = loaded.source_tokenizer.id_of("<a>")
+    assert [ids_of(pair, "source")[0] for pair in pairs] == [tag] * 3
+    assert [word.text for word in words_of(loaded, pairs[0], "source")] == ["<a>", "A", "man.", "</s>"]
+    expected = dict(attention(loaded, [p.source_ids for p in pairs], [p.target_ids for p in pairs]))
+    for index, maps in attention_maps(loaded, pairs):
+        np.testing.assert_allclose(maps["cross"][..., 1:], expected[index], atol=1e-5)
+        np.testing.assert_allclose(maps["cross"].sum(-1), 1, atol=1e-5)
+        assert maps["encoder"].shape[-2:] == (len(ids_of(pairs[index], "source")),) * 2
+    found = analyse(loaded, pairs)
+    assert all(report.confidence is not None for report in found.heads)
+    nmt = Nmt(folder)
+    nmt("attention", "runs/tagged", "-", "--output", "maps.html", stdin=TEXT)
+    assert "<a>" in (folder / "maps.html").read_text().replace("\\u003c", "<").replace("\\u003e", ">")
+    nmt("heads", "runs/tagged", "-", stdin=TEXT)
 
 
 def test_a_tag_that_is_not_known(folder: Path) -> None:
