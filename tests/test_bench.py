@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import bench.__main__ as program
+import numpy as np
 import pytest
 import torch
-from bench import comparison, huggingface, models, parts, tables
+from bench import comparison, huggingface, models, parts, plain, tables
 from bench.corpora import Corpus, TestSet, read_test_set, test_set
 from bench.engines import CTranslate2, Spec, load, our_precisions
 from bench.worker import Worker, peak_mib
@@ -24,10 +25,13 @@ from support import Nmt, write_corpus
 from nmt.config import SearchConfig
 from nmt.config_file import parse_config
 from nmt.ctranslate2_model import write_export
+from nmt.data.tokens import Tokens
 from nmt.errors import UserError
+from nmt.examples import Examples
 from nmt.model_config import TransformerConfig
 from nmt.models import build_model
 from nmt.search import length_penalty
+from nmt.training_config import TrainingConfig
 
 test_set.__test__ = False  # type: ignore[attr-defined]
 CLOSE = dict(rtol=1e-4, atol=1e-4)
@@ -400,6 +404,23 @@ def test_tables_stand_in_columns() -> None:
     ]
 
 
+def test_the_plain_loop_learns() -> None:
+    """What training is compared with trains: its loss on a batch falls, and padding does not count."""
+    torch.manual_seed(1)
+    loop = plain.PlainLoop(
+        plain.PlainTransformer(settings_of(), 30), TrainingConfig(), torch.device("cpu"), rate=1e-2
+    )
+    examples = Examples(Tokens.of([[5, 6, 7], [8]]), Tokens.of([[9], [10, 11]]))
+    batch = examples.batch(np.array([0, 1]))
+    losses = [loop.step(batch) for _ in range(30)]
+    assert losses[-1] < losses[0] - 0.5
+    loop.model.eval()
+    source, read = (torch.from_numpy(ids) for ids in (batch.source_BS, batch.target_input_BT))
+    both = loop.model(source, read)[1]
+    alone = loop.model(source[1:, :2], read[1:])[0]
+    assert torch.allclose(both, alone, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_the_whole_program_on_a_small_model(model: tuple[Path, Path], tmp_path: Path) -> None:
     """Processes, training and random weights too."""
@@ -422,7 +443,7 @@ def test_the_whole_program_on_a_small_model(model: tuple[Path, Path], tmp_path: 
     assert [one["model"] for one in found] == [str(model[0]), "base-random weights"]
     assert all(seconds > 0 for one in found for seconds in one["latency"].values())
     speeds = json.loads((tmp_path / "out/training.json").read_text())["rows"]
-    assert len(speeds) == 10
+    assert len(speeds) == 14
     assert all(0 < (row["gflops"] or 1) <= row["ceiling_gflops"] for row in speeds)
     assert all(sum(row["parts"].values()) == pytest.approx(1.0) for row in speeds)
     assert all(row["peak_mib"] > 100 for row in speeds)

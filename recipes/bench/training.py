@@ -37,34 +37,46 @@ def _luong(width: int) -> str:
     return f'architecture = "luong"\nattentional_width = {width}\nlayers = 1\n{widths}'
 
 
-# Name, [model], precision. "bfloat16": see `nmt.gradient.Gradient`.
+@dataclass(frozen=True)
+class Row:
+    """What a line of the table trains; `precision` as in `nmt.gradient.Gradient`."""
+
+    name: str
+    model: str  # [model]
+    precision: str = "float32"
+    plain: bool = False  # the loop of `plain`
+    large: bool = False  # in a tenth of the steps
+
+
 TINY = 'architecture = "transformer"\npreset = "tiny"'
-TRAINED = [
-    ("Transformer tiny", TINY, "float32"),
-    ("Transformer tiny", TINY, "bfloat16"),
-    ("Bahdanau 256", _bahdanau(256), "float32"),
-    ("Luong 256, general, input feeding", _luong(256), "float32"),
-    ("Luong 256, general, without input feeding", f"{_luong(256)}input_feeding = false", "float32"),
-    (
-        "no attention 256",
-        'architecture = "recurrent"\nlayers = 1\ntie_embeddings = "target"\n'
-        "embedding_width = 256\nhidden_width = 256",
-        "float32",
-    ),
-]
 BASE = 'architecture = "transformer"\npreset = "base"'
-# In a tenth of the steps.
-LARGE = [
-    ("Transformer base", BASE, "float32"),
-    ("Transformer base", BASE, "bfloat16"),
-    ("Bahdanau 512", _bahdanau(512), "float32"),
-    ("Luong 512, general, input feeding", _luong(512), "float32"),
+NO_ATTENTION = (
+    'architecture = "recurrent"\nlayers = 1\ntie_embeddings = "target"\n'
+    "embedding_width = 256\nhidden_width = 256"
+)
+FEEDING = "general, input feeding"
+ROWS = [
+    Row("Transformer tiny", TINY),
+    Row("Transformer tiny", TINY, "bfloat16"),
+    Row("plain PyTorch tiny", TINY, plain=True),
+    Row("plain PyTorch tiny", TINY, "bfloat16", plain=True),
+    Row("Bahdanau 256", _bahdanau(256)),
+    Row(f"Luong 256, {FEEDING}", _luong(256)),
+    Row("Luong 256, general, without input feeding", f"{_luong(256)}input_feeding = false"),
+    Row("no attention 256", NO_ATTENTION),
+    Row("Transformer base", BASE, large=True),
+    Row("Transformer base", BASE, "bfloat16", large=True),
+    Row("plain PyTorch base", BASE, plain=True, large=True),
+    Row("plain PyTorch base", BASE, "bfloat16", plain=True, large=True),
+    Row("Bahdanau 512", _bahdanau(512), large=True),
+    Row(f"Luong 512, {FEEDING}", _luong(512), large=True),
 ]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What is measured: a configuration, how many steps, how many of them are timed together."""
+    """What is measured: a configuration, how many steps, how many of them are timed together, and whether by
+    the loop of `plain`."""
 
     config: str
     folder: str  # of the run
@@ -72,6 +84,7 @@ class Trained:
     threads: int
     steps: int
     block: int
+    plain: bool
 
 
 @dataclass(frozen=True)
@@ -88,18 +101,20 @@ class Speed:
 
 
 def training_speeds(corpus: Corpus, folder: Path, steps: int, *, threads: int, base: bool) -> Iterator[Speed]:
-    """Each model in batches of 4,096 tokens; with `base` also larger ones, in a tenth of the steps."""
-    for name, model, precision in [*TRAINED, *(LARGE if base else [])]:
+    """Each model in batches of 4,096 tokens; the large ones, in a tenth of the steps, with `base`."""
+    for row in ROWS:
+        if row.large and not base:
+            continue
         config = CONFIG.format(
             train=corpus.train.resolve(),
             validation=corpus.validation.resolve(),
             vocabulary=corpus.vocabulary,
-            model=model,
-            precision=precision,
+            model=row.model,
+            precision=row.precision,
         )
-        run = folder / f"{name}-{precision}".replace(" ", "-")
-        block = 1 if (name, model, precision) in LARGE else 10
-        asked = Trained(config, str(run), precision, threads, steps // 10 * block, block)
+        run = folder / f"{row.name}-{row.precision}".replace(" ", "-")
+        block = 1 if row.large else 10
+        asked = Trained(config, str(run), row.precision, threads, steps // 10 * block, block, row.plain)
         measured = subprocess.run(
             [sys.executable, "-P", "-m", "bench.training_worker", json.dumps(asdict(asked))],
             env={
@@ -112,4 +127,4 @@ def training_speeds(corpus: Corpus, folder: Path, steps: int, *, threads: int, b
             text=True,
             check=True,
         )
-        yield Speed(name, precision, **json.loads(measured.stdout))
+        yield Speed(row.name, row.precision, **json.loads(measured.stdout))

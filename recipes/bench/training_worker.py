@@ -8,6 +8,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import torch
 from torch import nn
 
 from nmt.config_file import parse_config
+from nmt.gradient import target_tokens
 from nmt.run import Run
 from nmt.training import Trainer
 
 from .ceilings import GPU_SHAPE, measure_one
 from .parts import shares
+from .plain import PlainLoop, PlainTransformer
 from .training import Trained
 from .worker import peak_mib
 
@@ -32,19 +35,18 @@ def measure(asked: Trained) -> dict[str, Any]:
     resolved = parse_config(asked.config)
     with Run.open(Path(asked.folder), resolved) as run:
         trainer = Trainer(resolved, run, lambda event: None)
+        step = _plain_step(trainer) if asked.plain else _own_step(trainer)
         speeds = []
         with contextlib.closing(trainer.stream):
             for turn in range(1 + asked.steps // asked.block):
-                before, began = trainer.progress.logged_tokens, time.perf_counter()
-                for _ in range(asked.block):
-                    trainer._step()
+                began = time.perf_counter()
+                tokens = sum(step() for _ in range(asked.block))
                 if trainer.device.type == "cuda":
                     torch.cuda.synchronize()
                 if turn:
-                    seconds = time.perf_counter() - began
-                    speeds.append((trainer.progress.logged_tokens - before) / seconds)
+                    speeds.append(tokens / (time.perf_counter() - began))
             peak = peak_mib()
-            parts = shares(trainer._step)
+            parts = shares(step)
         counts, device = trainer.data.manifest, trainer.device.type
         speed, gflops = statistics.median(speeds), None
         if resolved.model.architecture == "transformer":
@@ -59,6 +61,31 @@ def measure(asked: Trained) -> dict[str, Any]:
         "peak_mib": peak,
         "parts": parts,
     }
+
+
+def _own_step(trainer: Trainer) -> Callable[[], int]:
+    """An update by nmt; how many target tokens it was of."""
+
+    def step() -> int:
+        before = trainer.progress.logged_tokens
+        trainer._step()
+        return trainer.progress.logged_tokens - before
+
+    return step
+
+
+def _plain_step(trainer: Trainer) -> Callable[[], int]:
+    """The same by the loop of `plain`, on the same batches."""
+    settings: Any = trainer.config.model
+    model = PlainTransformer(settings, len(trainer.data.source_tokenizer))
+    loop = PlainLoop(model, trainer.settings, trainer.device)
+
+    def step() -> int:
+        batch = trainer.stream.next()
+        loop.step(batch)
+        return target_tokens(batch)
+
+    return step
 
 
 def operations_a_token(model: Any, source_tokens: float) -> int:
