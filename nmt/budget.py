@@ -34,6 +34,7 @@ def search_all(
     batch_tokens: int | None,
     device: torch.device,
     model: Any,
+    look: Callable[[], None] = lambda: None,
 ) -> list[Result]:
     """The results of all sources, in their order.
 
@@ -43,6 +44,7 @@ def search_all(
         batch_tokens: source tokens, padding counted, of all cores together; None: what fits the cache of
             a processor's core, or the free memory of a GPU.
         model: says by its sizes how much memory a token of a batch takes on a GPU.
+        look: called with each result that comes; what it raises ends the search.
 
     Raises:
         UserError: there is not memory enough for a single sentence.
@@ -56,6 +58,7 @@ def search_all(
     def work(indices: list[int]) -> None:
         for place, result in search([sources[i] for i in indices], tokens // workers):
             found[indices[place]] = result
+            look()
 
     while waiting:
         try:
@@ -66,6 +69,7 @@ def search_all(
                 tasks = [partial(search, [sources[i] for i in share], tokens // workers) for share in shares]
                 for worker, (place, result) in in_processes(tasks):
                     found[shares[worker][place]] = result
+                    look()
             else:
                 in_threads([partial(work, share) for share in shares])
             break
@@ -91,7 +95,7 @@ def search_all(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python found no memory, on any device."""
-    says = ("out of memory", "can't allocate memory", "not enough memory")
+    says = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and any(words in str(error).lower() for words in says)
     )

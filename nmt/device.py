@@ -32,6 +32,9 @@ def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.
         torch.empty(0, device=device)
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # streams and graphs are of the current one
+        if device.type == "cuda":
+            # It makes a plan for each shape, which takes longer than a step, and few batches have the same.
+            torch.backends.cuda.enable_cudnn_sdp(False)
     except (RuntimeError, AssertionError):
         raise UserError(f"device {name} is not available on this machine; use cpu or auto") from None
     return device

@@ -88,10 +88,12 @@ class Gradient:
         """
         while True:
             try:
-                return [
+                losses = [
                     self._add(batch, seed, tokens, is_last=is_share and number == len(batches))
                     for number, (batch, seed) in enumerate(zip(batches, seeds, strict=True), start=1)
                 ]
+                # Asked for once all is under way: a GPU computes meanwhile.
+                return [sum(part.item() for part in parts) for parts in losses]
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -106,9 +108,10 @@ class Gradient:
             for parameter in self.model.parameters():
                 parameter.grad = None
 
-    def _add(self, batch: Batch, seed: int, tokens: float, *, is_last: bool) -> float:
+    def _add(self, batch: Batch, seed: int, tokens: float, *, is_last: bool) -> list[Tensor]:
+        """The losses of the batch's parts, without smoothing."""
         torch.manual_seed(seed)
-        total = 0.0
+        losses = []
         parts = [batch] if self.parameters.in_parts else list(self._parts(batch))
         for number, part in enumerate(parts, start=1):
             self._at_work = part
@@ -116,8 +119,8 @@ class Gradient:
             if is_last and number == len(parts):
                 self.parameters.before_last_pass()
             self.scaler.scale(loss / tokens).backward()
-            total += plain.item()
-        return total
+            losses.append(plain)
+        return losses
 
     def _loss_to_minimise(self, part: Batch) -> tuple[Tensor, Tensor]:
         return self._r_drop(part) if self.r_drop else self.loss(part, self.smoothing)
@@ -161,9 +164,12 @@ class Gradient:
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Hidden states (N, D) and targets (N) of all target positions that are no padding, and the loss of
         the guided head where there are links."""
-        source_BS = torch.from_numpy(batch.source_BS).to(self.device)
-        input_BT = torch.from_numpy(batch.target_input_BT).to(self.device)
-        output_BT = torch.from_numpy(batch.target_output_BT).to(self.device)
+        source_BS = self._moved(batch.source_BS)
+        input_BT = self._moved(batch.target_input_BT)
+        # Which positions hold a token is found here: asked, a GPU would have to finish first.
+        output_M = batch.target_output_BT.reshape(-1)
+        places_N = np.flatnonzero(output_M != PAD)
+        target_N = self._moved(output_M[places_N])
         links_N3 = batch.links_N3
         guided = self.guided if links_N3 is not None and len(links_N3) else None
         record = Record()
@@ -171,12 +177,18 @@ class Gradient:
         with self._precision():
             memory = self.model.encode(source_BS, source_BS != PAD)
             hidden_BTD = self.model.decode(input_BT, memory, **options)
-        is_token_BT = output_BT != PAD
-        hidden_ND = hidden_BTD[is_token_BT]
+        hidden_ND = hidden_BTD.flatten(0, 1)[self._moved(places_N)]
         reduced = self.reduced is not None and self.factors is None
         hidden_ND = hidden_ND.to(self.reduced) if reduced else hidden_ND
         alignment = None if guided is None or links_N3 is None else guided.loss(record[0], links_N3)
-        return hidden_ND, output_BT[is_token_BT], alignment
+        return hidden_ND, target_N, alignment
+
+    def _moved(self, ids: npt.NDArray[np.int64]) -> Tensor:
+        """Onto the device, which is not waited for."""
+        tensor = torch.from_numpy(ids)
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     def _output(self) -> tuple[Tensor, Tensor | None]:
         """The output matrix and its bias."""

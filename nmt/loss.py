@@ -14,9 +14,15 @@ from torch.nn import functional as F
 
 from nmt import fused_loss
 
-# Rows of logits held at once: few enough to stay in cache (256 x 8,000 float32 is 8 MB), enough for the
-# matrix products to run at full speed.
+# Rows of logits held at once. On a CPU few enough to stay in cache (256 x 8,000 float32 is 8 MB), enough for
+# the matrix products to run at full speed; a GPU is kept busy by 16 times as many, and the gradient of the
+# matrix, which a chunk reads and writes, is added up in few turns.
 CHUNK = 256
+GPU_CHUNK = 4096
+
+
+def chunk_rows(device: torch.device) -> int:
+    return GPU_CHUNK if device.type == "cuda" else CHUNK
 
 
 def cross_entropy_sum(
@@ -27,7 +33,7 @@ def cross_entropy_sum(
     *,
     smoothing: float = 0.0,
     z_loss: float = 0.0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     factors: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Output projection and cross-entropy in one, over chunks of positions.
@@ -43,21 +49,29 @@ def cross_entropy_sum(
     Args:
         z_loss: weight of (log Z)^2 of each position, Z being the sum of the exponentials of its logits
             (Chowdhery et al. 2022, sec. 5, who have 1e-4); it is in the first result alone.
+        chunk: positions whose logits are held at once; `chunk_rows` where it is not given.
         factors: what numbers are rounded to before they are multiplied, where it is not the tensors' type:
             bfloat16 for float32 tensors, where `nmt.fused_loss` can.
 
     Returns:
         The smoothed loss, which carries the gradient, and the loss without smoothing; both nats, summed.
     """
+    chunk = chunk or chunk_rows(hidden_ND.device)
     apply: Any = _ChunkedCrossEntropy.apply
     smoothed, plain = apply(hidden_ND, weight_VD, bias_V, target_N, smoothing, z_loss, chunk, factors)
     return smoothed, plain
 
 
 def log_probabilities(
-    hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, target_N: Tensor, *, chunk: int = CHUNK
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    target_N: Tensor,
+    *,
+    chunk: int | None = None,
 ) -> Tensor:
     """Log-probability of each target under the output projection, in nats: (N,), without a gradient."""
+    chunk = chunk or chunk_rows(hidden_ND.device)
     found_N = hidden_ND.new_empty(target_N.size(0), dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
     with torch.no_grad():
         for start in range(0, target_N.size(0), chunk):
@@ -99,9 +113,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         accumulate = torch.promote_types(hidden_ND.dtype, torch.float32)
         smoothed = hidden_ND.new_zeros((), dtype=accumulate)
         plain = hidden_ND.new_zeros((), dtype=accumulate)
-        if smoothing:  # the mean of a row of logits, without another pass over them
-            mean_weight = weight_VD.mean(dim=0)
-            mean_bias = 0.0 if bias_V is None else bias_V.mean()
+        mean_weight = weight_VD.mean(dim=0) if smoothing else None  # gives the mean of a row of logits
+        mean_bias = bias_V.mean() if smoothing and bias_V is not None else 0.0
         if needs_gradient:
             hidden_grad = torch.empty_like(hidden_ND)
             weight_grad = torch.zeros_like(weight_VD, dtype=accumulate)
@@ -109,39 +122,44 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, target_N.size(0), chunk):
             rows = slice(start, start + chunk)
             hidden, target = hidden_ND[rows], target_N[rows, None]
-            logits = (
-                hidden @ weight_VD.t() if bias_V is None else torch.addmm(bias_V, hidden, weight_VD.t())
-            ).to(accumulate)
-            at_target = logits.gather(1, target)
-            highest = logits.amax(dim=1, keepdim=True)
-            exponentials = logits.sub_(highest).exp_()
-            total = exponentials.sum(dim=1, keepdim=True)
-            log_total = total.log() + highest
-            plain_rows = log_total - at_target
-            plain += plain_rows.sum()
-            if smoothing:
+            logits = F.linear(hidden, weight_VD, bias_V)
+            log_p = torch.log_softmax(logits, dim=1, dtype=accumulate)
+            at_target = log_p.gather(1, target)
+            log_total = logits.gather(1, target).to(accumulate) - at_target
+            plain -= at_target.sum()
+            if mean_weight is not None:
                 # -sum_v q_v log p_v with q = (1 - smoothing) at the target + smoothing / V everywhere.
-                mean_logit = (hidden @ mean_weight)[:, None] + mean_bias
-                smoothed += ((1 - smoothing) * plain_rows + smoothing * (log_total - mean_logit)).sum()
+                mean_logit = (hidden @ mean_weight).to(accumulate)[:, None] + mean_bias
+                smoothed += (smoothing * (log_total - mean_logit) - (1 - smoothing) * at_target).sum()
             elif z_loss:
-                smoothed += plain_rows.sum()
+                smoothed -= at_target.sum()
             if z_loss:
                 smoothed += z_loss * log_total.square().sum()
             if not needs_gradient:
                 continue
-            # d loss / d logits = p - q, and 2 w log Z p of w (log Z)^2.
-            error = exponentials.div_(total / (1 + 2 * z_loss * log_total) if z_loss else total)
-            if smoothing:
-                error -= smoothing / vocabulary
-            error.scatter_add_(1, target, torch.full_like(at_target, smoothing - 1.0))
-            error = error.to(hidden.dtype)
+            # d loss / d logits = p - q, and 2 w log Z p of w (log Z)^2. What q has everywhere, smoothing / V,
+            # is left out here and comes as the mean of the matrix and the sum of the hidden states.
+            if z_loss:
+                grown = 1 + 2 * z_loss * log_total
+                error = log_p.exp_().mul_(grown).to(logits.dtype)
+            else:
+                grown = None
+                error = torch.exp(log_p, out=logits)  # in the type of the factors, in one pass
+            own = at_target.exp() if grown is None else at_target.exp() * grown
+            error.scatter_(1, target, (own - (1 - smoothing)).to(error.dtype))
             torch.mm(error, weight_VD, out=hidden_grad[rows])
+            if mean_weight is not None:
+                hidden_grad[rows] -= smoothing * mean_weight
             if weight_grad.dtype == error.dtype:
                 weight_grad.addmm_(error.t(), hidden)
             else:
                 weight_grad += error.t() @ hidden
             if bias_grad is not None:
-                bias_grad += error.sum(dim=0)
+                bias_grad += error.sum(dim=0, dtype=accumulate)
+        if needs_gradient and smoothing:
+            weight_grad -= smoothing / vocabulary * hidden_ND.sum(dim=0, dtype=accumulate)
+            if bias_grad is not None:
+                bias_grad -= smoothing / vocabulary * target_N.size(0)
         if needs_gradient:
             ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)
         ctx.mark_non_differentiable(plain)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.loss import CHUNK
+from nmt.loss import chunk_rows
 
 
 def r_drop_sum(
@@ -23,7 +23,7 @@ def r_drop_sum(
     *,
     alpha: float,
     smoothing: float = 0.0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     factors: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Output projection and loss of two passes in one, over chunks of positions.
@@ -47,6 +47,7 @@ def r_drop_sum(
         smoothing; both nats, summed over positions.
     """
     apply: Any = _ChunkedRDrop.apply
+    chunk = chunk or chunk_rows(hidden1_ND.device)
     loss, plain = apply(hidden1_ND, hidden2_ND, weight_VD, bias_V, target_N, alpha, smoothing, chunk, factors)
     return loss, plain
 

@@ -148,6 +148,8 @@ class Group(Ranks):
         if device.type == "cuda":
             torch.cuda.set_device(device)
             self.group = dist.new_group(backend="nccl", timeout=_PATIENCE)
+            # Connected now, not in the first backward pass, when memory is fullest.
+            dist.all_reduce(torch.zeros(1, device=device), group=self.group)
 
     def require_same(self, what: str, mine: Mapping[str, str]) -> None:
         everyones = self.gather_objects((dict(mine), os.uname().nodename))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from bench import comparison, huggingface, models, parts, plain, tables
-from bench.corpora import Corpus, TestSet, read_test_set, test_set
+from bench.corpora import Corpus, TestSet, random_corpus, read_test_set, test_set
 from bench.engines import CTranslate2, Spec, load, our_precisions
 from bench.worker import Worker, peak_mib
 from conftest import ROOT
@@ -28,6 +28,7 @@ from nmt.ctranslate2_model import write_export
 from nmt.data.tokens import Tokens
 from nmt.errors import UserError
 from nmt.examples import Examples
+from nmt.loss import cross_entropy_sum
 from nmt.model_config import TransformerConfig
 from nmt.models import build_model
 from nmt.search import length_penalty
@@ -374,6 +375,26 @@ def test_where_the_time_of_a_step_goes() -> None:
     assert {"linear and recurrent layers", "norms", "optimizer", "attention"} <= set(found)
     assert set(found) <= {*parts.PARTS, parts.REST}
     assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_products_of_the_loss_count_with_it() -> None:
+    """Also where it is not computed in C, as in float64 and on GPUs."""
+    hidden, weight = torch.randn(600, 64, dtype=torch.float64), torch.randn(500, 64, dtype=torch.float64)
+    hidden.requires_grad_()
+    target = torch.randint(500, (600,))
+    found = parts.shares(lambda: cross_entropy_sum(hidden, weight, None, target)[0].backward())
+    assert next(iter(found)) == parts.WHOLE
+    assert found.get("linear and recurrent layers", 0.0) < 0.1
+
+
+def test_random_words_fill_the_vocabulary(tmp_path: Path) -> None:
+    made = random_corpus(tmp_path / "random", 300, pairs=200)
+    lines = [(made.folder / f"train.{language}").read_text().splitlines() for language in ("en", "de")]
+    assert [len(side) for side in lines] == [200, 200]
+    assert len({word for side in lines for line in side for word in line.split()}) > 300
+    assert lines[0] != lines[1]
+    again = random_corpus(tmp_path / "again", 300, pairs=200)
+    assert (again.folder / "train.en").read_text() == "\n".join(lines[0]) + "\n"
 
 
 @pytest.mark.parametrize(

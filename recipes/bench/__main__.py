@@ -23,7 +23,7 @@ from nmt.device import choose_device
 from nmt.errors import UserError
 
 from . import ceilings, comparison, models, tables
-from .corpora import Corpora, TestSet, read_test_set, test_set
+from .corpora import Corpora, TestSet, random_corpus, read_test_set, test_set
 from .training import training_speeds
 
 SECTIONS = ("ceilings", "training", "translation")
@@ -49,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION", help=", ".join(SECTIONS))
     add("--steps", type=int, default=60, help="of training, for each architecture")
+    add("--batch-tokens", type=_positive, default=4096, help="of training")
+    add("--vocabulary", type=_positive, help="train on random words of so many subwords, not on the corpus")
+    add("--trained", nargs="+", default=[], metavar="NAME", help="only models of whose names this is a part")
     add("--model", type=Path, action="append", help="to translate with; may be given again")
     add("--base", type=Path, help="a larger model; without it random weights of the preset base")
     add("--no-base", action="store_true", help="no larger model")
@@ -88,19 +91,28 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     corpora = Corpora(folder)
     if "training" in options.only:
         corpus = corpora.corpus
+        if options.vocabulary:
+            corpus = random_corpus(folder / "random", options.vocabulary)
         print(f"\ncorpus: {corpus.folder.name}, {corpus.vocabulary:,} subwords")
         trained = []
         for speed in training_speeds(
-            corpus, folder, options.steps, threads=torch.get_num_threads(), base=not options.no_base
+            corpus,
+            folder,
+            options.steps,
+            threads=torch.get_num_threads(),
+            base=not options.no_base,
+            batch_tokens=options.batch_tokens,
+            named=options.trained,
         ):
             print(
-                f"training, {speed.model}, {speed.precision}, batches of 4,096 tokens: "
+                f"training, {speed.model}, {speed.precision}, batches of {options.batch_tokens:,} tokens: "
                 f"{speed.target_tokens_per_second:,.0f} target tokens/s",
                 flush=True,
             )
             trained.append(asdict(speed))
-        text = shown + tables.training_text(trained) + "\n"
-        found = {"machine": machine, "corpus": corpus.folder.name, "steps": options.steps, "rows": trained}
+        text = shown + tables.training_text(trained, options.batch_tokens) + "\n"
+        found = {"machine": machine, "corpus": corpus.folder.name, "vocabulary": corpus.vocabulary}
+        found |= {"batch_tokens": options.batch_tokens, "steps": options.steps, "rows": trained}
         tables.save(options.output, "training", found, text)
     if "translation" in options.only:
         _translation(options, folder, corpora, machine)

@@ -71,7 +71,7 @@ def ceilings_text(rows: Sequence[dict[str, Any]]) -> str:
     return table(header, [[kind, *(_number(speed[kind, shape]) for shape in shapes)] for kind in kinds])
 
 
-def training_text(rows: Sequence[dict[str, Any]]) -> str:
+def training_text(rows: Sequence[dict[str, Any]], batch_tokens: int = 4096) -> str:
     cells = [
         [
             row["model"],
@@ -83,7 +83,12 @@ def training_text(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    header = ["batches of 4,096 tokens", "precision", "target tokens/s", "GFLOP/s of its products"]
+    header = [
+        f"batches of {batch_tokens:,} tokens",
+        "precision",
+        "target tokens/s",
+        "GFLOP/s of its products",
+    ]
     header += ["of the ceiling (MFU)", "peak MiB"]
     parts = list(dict.fromkeys(part for row in rows for part in row["parts"]))
     parts.sort(key=lambda part: part == REST)

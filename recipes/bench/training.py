@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import torch
 
 from .corpora import Corpus
 
@@ -22,6 +24,7 @@ target_language = "de"
 vocabulary_size = {vocabulary}
 [training]
 precision = "{precision}"
+batch_tokens = {batch_tokens}
 [model]
 {model}
 """
@@ -46,10 +49,12 @@ class Row:
     precision: str = "float32"
     plain: bool = False  # the loop of `plain`
     large: bool = False  # in a tenth of the steps
+    gpu: bool = False  # on a GPU alone
 
 
 TINY = 'architecture = "transformer"\npreset = "tiny"'
 BASE = 'architecture = "transformer"\npreset = "base"'
+BIG = 'architecture = "transformer"\npreset = "big"'
 NO_ATTENTION = (
     'architecture = "recurrent"\nlayers = 1\ntie_embeddings = "target"\n'
     "embedding_width = 256\nhidden_width = 256"
@@ -68,6 +73,7 @@ ROWS = [
     Row("Transformer base", BASE, "bfloat16", large=True),
     Row("plain PyTorch base", BASE, plain=True, large=True),
     Row("plain PyTorch base", BASE, "bfloat16", plain=True, large=True),
+    Row("Transformer big", BIG, "bfloat16", large=True, gpu=True),
     Row("Bahdanau 512", _bahdanau(512), large=True),
     Row(f"Luong 512, {FEEDING}", _luong(512), large=True),
 ]
@@ -100,10 +106,22 @@ class Speed:
     parts: dict[str, float]  # shares of a step's time by `parts.PARTS`
 
 
-def training_speeds(corpus: Corpus, folder: Path, steps: int, *, threads: int, base: bool) -> Iterator[Speed]:
-    """Each model in batches of 4,096 tokens; the large ones, in a tenth of the steps, with `base`."""
+def training_speeds(
+    corpus: Corpus,
+    folder: Path,
+    steps: int,
+    *,
+    threads: int,
+    base: bool,
+    batch_tokens: int = 4096,
+    named: Sequence[str] = (),
+) -> Iterator[Speed]:
+    """Each model, or those of whose names `named` has a part; the large ones, in a tenth of the steps, with
+    `base`."""
     for row in ROWS:
-        if row.large and not base:
+        if (row.large and not base) or (row.gpu and not torch.cuda.is_available()):
+            continue
+        if named and not any(part in row.name for part in named):
             continue
         config = CONFIG.format(
             train=corpus.train.resolve(),
@@ -111,6 +129,7 @@ def training_speeds(corpus: Corpus, folder: Path, steps: int, *, threads: int, b
             vocabulary=corpus.vocabulary,
             model=row.model,
             precision=row.precision,
+            batch_tokens=batch_tokens,
         )
         run = folder / f"{row.name}-{row.precision}".replace(" ", "-")
         block = 1 if row.large else 10

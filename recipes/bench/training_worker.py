@@ -45,7 +45,8 @@ def measure(asked: Trained) -> dict[str, Any]:
                     torch.cuda.synchronize()
                 if turn:
                     speeds.append(tokens / (time.perf_counter() - began))
-            peak = peak_mib()
+            on_gpu = trainer.device.type == "cuda"
+            peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_mib()
             parts = shares(step)
         counts, device = trainer.data.manifest, trainer.device.type
         speed, gflops = statistics.median(speeds), None
