@@ -41,15 +41,16 @@ class LiveView(Lines):
             )
             self.progress.start()
             self.began = time.perf_counter()
-        elif kind == "train":
+        elif kind in ("train", "first step"):
             done = event["step"] - self.first_step
             total = self.progress.tasks[0].total or 0
             left = (total - event["step"]) * (time.perf_counter() - self.began) / max(done, 1)
             self.progress.update(
                 self.task,
                 completed=event["step"],
-                state=f"loss {event['loss']:.3f}  {event['target_tokens_per_second']:,.0f} tokens/s  "
-                f"{duration(left)} left",
+                state=f"loss {event['loss']:.3f}  rate {event['learning_rate']:.2e}  "
+                f"{event['target_tokens_per_second']:,.0f} tokens/s  {event['memory_mib']:,.0f} MiB  "
+                f"{duration(max(0.0, left))} left",
             )
         elif kind == "validation":
             self.line(validation_line(event), style="bold" if event["best"] else "")

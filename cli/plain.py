@@ -17,7 +17,7 @@ class Lines:
         elif kind == "preflight":
             for text in preflight(event):
                 self.line(text)
-        elif kind == "train":
+        elif kind in ("train", "first step"):
             self.line(training_line(event))
         elif kind == "validation":
             self.line(validation_line(event))
@@ -55,11 +55,21 @@ def preflight(event: dict[str, Any]) -> list[str]:
         f"model       {total:,} parameters ({parts}); {frozen}"
         f"{megabytes:,.0f} MB with gradients and optimizer",
         f"batches     {event['batches_an_epoch']:,} an epoch, {event['padding']:.1%} padding; "
-        f"{event['steps']:,} steps are {event['epochs']:,.1f} epochs",
+        + (
+            f"{event['epochs']:,.1f} epochs are about {event['steps']:,} steps"
+            if event["ended_by_epochs"]
+            else f"{event['steps']:,} steps are {event['epochs']:,.1f} epochs"
+        ),
         f"device      {device}",
         "compile     torch.compile: no, it is slower on a CPU and not measured on GPUs",
         f"run         {event['run']}",
     ]
+    if event["rate_at_end"] is not None:
+        lines.append(
+            f"warning     the {event['schedule']} schedule goes down to 0 at step {event['max_steps']:,} "
+            f"(training.max_steps), and training.max_epochs ends at about step {event['steps']:,} with "
+            f"{event['rate_at_end']:.0%} of the rate left; set training.max_steps = {event['steps']}"
+        )
     if event["continues_from"]:
         lines.append(f"continues from step {event['continues_from']:,}")
     elif event["initialized_from"]:
@@ -71,7 +81,8 @@ def training_line(event: dict[str, Any]) -> str:
     return (
         f"step {event['step']:,}  epoch {event['epoch']}  loss {event['loss']:.3f}  "
         f"rate {event['learning_rate']:.2e}  gradient {event['gradient_norm']:.2f}  "
-        f"{event['target_tokens_per_second']:,.0f} tokens/s  {out.duration(event['seconds'])}"
+        f"{event['target_tokens_per_second']:,.0f} tokens/s  {event['memory_mib']:,.0f} MiB  "
+        f"{out.duration(event['seconds'])}"
     )
 
 

@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -38,6 +39,7 @@ from nmt.data.prepared import (
 from nmt.data.scan import KEPT, Scan, Scanner, scan
 from nmt.data.sums import stamp_of, sums_of
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
+from nmt.data.unfinished import is_abandoned
 from nmt.errors import UserError
 from nmt.files import lock, publish, remove_partial, write_file
 
@@ -84,12 +86,12 @@ def prepare(
     if (folder / MANIFEST).exists():
         return load_prepared(folder)
     root.mkdir(parents=True, exist_ok=True)
-    with lock(root, wait=True):  # two runs that begin together prepare once
+    with _turn(root, tell):  # two runs that begin together prepare once
         if not (folder / MANIFEST).exists():
             remove_partial(root)
             unfinished = root / f".{folder.name}{_UNFINISHED}"
             for other in root.glob(f".*{_UNFINISHED}"):
-                if other != unfinished:
+                if other != unfinished and is_abandoned(other):
                     shutil.rmtree(other, ignore_errors=True)
             if unfinished.exists():
                 tell("going on with a preparation that was interrupted")
@@ -111,6 +113,15 @@ def prepare(
                     file.unlink()
             publish(unfinished, folder)
     return load_prepared(folder)
+
+
+def _turn(root: Path, tell: Callable[[str], None]) -> IO[bytes]:
+    """The lock of the prepared folders, which may take as long as another process prepares."""
+    try:
+        return lock(root, wait=False)
+    except BlockingIOError:
+        tell(f"waiting for another process that prepares a corpus in {root}")
+        return lock(root, wait=True)
 
 
 def corpus_files(data: DataConfig, prefixes: Sequence[str]) -> list[Path]:

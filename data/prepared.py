@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nmt.data.sums import fingerprint
 from nmt.data.tokenizer import Tokenizer
-from nmt.data.tokens import Tokens
+from nmt.data.tokens import Ids, Tokens
 from nmt.errors import UserError
 
 FORMAT = 2
@@ -36,6 +37,11 @@ class TrainingData:
     tags: tuple[int | None, ...]  # the id that begins each source sentence of a corpus, if one does
     # Where the corpora have word links, those of tokens: source, target, source, ..., of each pair.
     links: Tokens | None = None
+
+    @cached_property
+    def longest_source(self) -> int:
+        """Tokens of the longest source sentence."""
+        return int(self.source.lengths().max(initial=0))
 
 
 def load_prepared(folder: Path) -> TrainingData:
@@ -72,6 +78,14 @@ def load_prepared(folder: Path) -> TrainingData:
             f"{Path(error.filename or MANIFEST).name} cannot be read ({error.strerror})", folder
         ) from None
     return data
+
+
+def check_ids(folder: Path, side: str, ids: Ids, tokenizer: Tokenizer) -> None:
+    """UserError where ids are beyond the vocabulary: damage that size and fingerprint need not tell."""
+    if ids.size and ids.max() >= len(tokenizer):
+        raise _damaged(
+            f"train.{side}.tokens has id {ids.max():,}, and the vocabulary {len(tokenizer):,} entries", folder
+        )
 
 
 def load_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.data.batches import seeded
-from nmt.data.prepared import load_tokenizers
+from nmt.data.prepared import check_ids, load_tokenizers
 from nmt.data.tokenizer import Tokenizer
 from nmt.data.tokens import Tokens
 
@@ -70,6 +70,7 @@ class Segmenter:
     def __call__(self, part: Part) -> Tokens:
         tokens, tokenizer = self._sides[part.side]
         copied = tokens.copied(part.rows)
+        check_ids(self._folder, part.side, copied.ids, tokenizer)
         own = [copied[i].tolist() for i in range(len(copied))]
         tagged = [len(ids) > 0 and ids[0] in self._tags and part.side == "source" for ids in own]
         lines = [tokenizer.decode(ids) for ids in own]  # which leaves tags out

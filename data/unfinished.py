@@ -13,6 +13,16 @@ from typing import Any, BinaryIO
 from nmt.files import write_file
 
 _SECONDS = 2.0  # between notes
+_ABANDONED = 7 * 24 * 3600.0  # seconds
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether nothing in an unfinished folder was touched for a week, so that nobody will go on with it."""
+    try:
+        touched = max(path.stat().st_mtime for path in [folder, *folder.iterdir()])
+    except OSError:  # somebody is at it
+        return False
+    return time.time() - touched > _ABANDONED
 
 
 class Growing:

@@ -6,30 +6,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nmt.checkpoint import check_files, load_training_state, load_weights, read_manifest
+from nmt.changes import Changes
+from nmt.checkpoint import check_files as check_saved
+from nmt.checkpoint import load_training_state, load_weights, read_manifest
+from nmt.config import Config
+from nmt.data.prepare import training_files
 from nmt.errors import UserError
-from nmt.fingerprints import Row, changed_files
+from nmt.fingerprints import Row, changed_files, held_out_of, rows_of
 from nmt.progress import Outcome, Progress
 from nmt.run import Run
+from nmt.training_config import TrainingConfig
 
 
-def finished_outcome(run: Run) -> Outcome | None:
-    """How a run ended that needs no more training; its corpus may be gone by now."""
+def finished_outcome(run: Run, config: Config) -> Outcome | None:
+    """How a run ended that needs no more training; its corpus may be gone by now.
+
+    Raises:
+        UserError: the configuration names other corpora, which are not those it was trained on.
+    """
     found = run.checkpoints()
     if not found or damage(found[-1].folder):
         return None
     progress = Progress.from_state(load_training_state(found[-1].folder)["progress"])
-    if not progress.finished:
+    # Its end may have been moved since.
+    if not progress.finished or not progress.reason_to_finish(config.training):
         return None
+    if Changes.between(run.config_of(found[-1].folder), config).moved:
+        check_files(run, config, rows_of(training_files(config.data)))
     best = next((c for c in found if c.step == progress.best_step), None)
     return Outcome(f"{progress.finished} (nothing to do; --restart begins anew)", progress.step, best)
 
 
-def read_newest(run: Run, corpora: Mapping[str, list[Row]], damaged: list[str]) -> dict[str, Any] | None:
+def read_newest(
+    run: Run, config: Config, corpora: Mapping[str, list[Row]], damaged: list[str]
+) -> dict[str, Any] | None:
     """The newest checkpoint that is as it was written; what is wrong with newer ones is added to a list.
 
     Raises:
-        UserError: all are damaged, or the corpora are not those it was trained on.
+        UserError: all are damaged, the corpora are not those it was trained on, or the configuration has
+            training end before it.
     """
     found = run.checkpoints()
     if not found:
@@ -44,12 +59,37 @@ def read_newest(run: Run, corpora: Mapping[str, list[Row]], damaged: list[str]) 
         run.set_aside(checkpoint)
     folder = whole[-1].folder
     require_corpora(run, folder, corpora)
+    state = load_training_state(folder)
+    changes = Changes.between(run.config_of(folder), config)
+    if changes.ends:
+        _require_end_ahead(run, Progress.from_state(state["progress"]), config.training)
     return {
         "folder": str(folder),
         "weights": load_weights(folder),
-        "state": load_training_state(folder),
+        "state": state,
         "initialized_from": read_manifest(folder).get("initialized_from"),
+        "changes": changes,
     }
+
+
+def _require_end_ahead(run: Run, progress: Progress, settings: TrainingConfig) -> None:
+    """UserError where training was to end before the checkpoint that it goes on from."""
+    place = "before" if progress.validating else "not after"
+    step = progress.step - progress.validating
+    if settings.max_steps <= step:
+        end = f"training.max_steps = {settings.max_steps:,} is {place} step {progress.step:,}"
+    elif not progress.validating and 0 < settings.max_epochs <= progress.epoch:
+        end = f"training.max_epochs = {settings.max_epochs:,} are done at step {progress.step:,}"
+    else:
+        return
+    raise UserError(f"{end}, where this run stands; raise it, or use --run for a new folder", file=run.folder)
+
+
+def check_files(run: Run, config: Config, training: list[Row]) -> None:
+    """Before a corpus is prepared: UserError if it is not that of the run to go on with."""
+    found = run.checkpoints()
+    if found and not damage(found[-1].folder):
+        require_corpora(run, found[-1].folder, {"training_data": training, **held_out_of(config)})
 
 
 def require_corpora(run: Run, checkpoint: Path, corpora: Mapping[str, list[Row]]) -> None:
@@ -70,7 +110,7 @@ def require_corpora(run: Run, checkpoint: Path, corpora: Mapping[str, list[Row]]
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files, if anything."""
     try:
-        check_files(checkpoint, read_manifest(checkpoint), training_state=True)
+        check_saved(checkpoint, read_manifest(checkpoint), training_state=True)
     except UserError as error:
         return str(error)
     return None

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmt.errors import UserError
-from nmt.metric_set import METRICS, MetricOptions, MetricSet, check_seed, forget_resampling, make_metric
+from nmt.metric_set import (
+    METRICS,
+    MetricOptions,
+    MetricSet,
+    check_seed,
+    forget_resampling,
+    make_metric,
+    tokenizer_here,
+)
 
 BOOTSTRAP_SAMPLES = 1000  # as sacreBLEU's own default for its confidence intervals
 
@@ -144,11 +152,17 @@ def unequal_lengths(
     )
 
 
-def bleu(hypotheses: Sequence[str], reference: Sequence[str]) -> float:
-    """BLEU with sacreBLEU's defaults, for validation; of tokenised text it says nothing again and again."""
+def bleu(hypotheses: Sequence[str], reference: Sequence[str], language: str | None = None) -> float:
+    """BLEU as sacreBLEU has it, for validation; of tokenised text it says nothing again and again.
+
+    Args:
+        language: of the text, by which `tokenizer_here` chooses: training does not end where what that
+            needs is not installed.
+    """
     if not hypotheses or len(hypotheses) != len(reference):
         check(len(hypotheses), [reference])
-    return scores_of(hypotheses, MetricSet([reference], MetricOptions(force=True), names=["bleu"]))[0].score
+    options = MetricOptions(tokenizer_here(language), force=True)
+    return scores_of(hypotheses, MetricSet([reference], options, names=["bleu"]))[0].score
 
 
 def perplexity(loss: float) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from pathlib import Path
 
 from nmt.config import Config
 from nmt.data.corpus import sha256_of
@@ -14,12 +16,21 @@ Row = dict[str, str]  # "file" and "sha256"
 
 
 def corpora_of(config: Config, data: TrainingData) -> dict[str, list[Row]]:
-    """The files that are trained on and validated on, as manifests have them."""
-    held_out = corpus_files(config.data, [config.data.validation])
-    return {
-        "training_data": data.manifest["training_data"],
-        "validation_data": [{"file": str(file), "sha256": sha256_of(file)} for file in held_out],
-    }
+    """The files that are trained on and held out, as manifests have them."""
+    return {"training_data": data.manifest["training_data"], **held_out_of(config)}
+
+
+def held_out_of(config: Config) -> dict[str, list[Row]]:
+    """The files that are validated on, and where training pairs that overlap are dropped, those of tests."""
+    data = config.data
+    held_out = {"validation_data": rows_of(corpus_files(data, [data.validation]))}
+    if data.drop_overlap:
+        held_out["test_data"] = rows_of(corpus_files(data, data.test_prefixes))
+    return held_out
+
+
+def rows_of(files: Iterable[Path]) -> list[Row]:
+    return [{"file": str(file), "sha256": sha256_of(file)} for file in files]
 
 
 def files_of(config: Config) -> dict[str, str]:

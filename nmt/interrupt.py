@@ -1,10 +1,18 @@
-"""The signals that end a training early, after its step."""
+"""The signals that end a training early: after its step, or in the middle of a validation."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from typing import Any
+
+
+class Stopped(Exception):
+    """Work was left that can be done again, because of a signal."""
+
+    def __init__(self, number: int):
+        super().__init__(f"signal {number}")
+        self.number = number
 
 
 class Interrupt:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nmt.changes import Changes
 from nmt.checkpoint import Weights, save_model
 from nmt.config import Config
 from nmt.data.prepared import TrainingData
@@ -53,8 +54,7 @@ class Keeper:
         if not self.is_first:
             return
         name = event.pop("event")
-        place = {"step": progress.step, "epoch": progress.epoch, "seconds": round(progress.seconds, 3)}
-        event = {"event": name, **place, **event}
+        event = {"event": name, **progress.place(), **event}
         try:
             self.run.log(event)
             self._metrics_fail = False
@@ -66,6 +66,15 @@ class Keeper:
 
     def warn(self, progress: Progress, text: str) -> None:
         self.log(progress, {"event": "warning", "text": text})
+
+    def note_changes(self, progress: Progress, changes: Changes) -> None:
+        """Say what changed since the checkpoint that training goes on from; keep what updates depend on."""
+        if changes.allowed:
+            self.observe({"event": "status", "text": f"changed since step {progress.step:,}: {changes}"})
+        if changes.steering:
+            text = f"after step {progress.step:,}: {'; '.join(changes.steering)}"
+            progress.changed.append(text)
+            self.warn(progress, f"{text}; one command does not give this model again, its manifest says so")
 
     def _say(self, progress: Progress, text: str) -> None:
         """A warning that need not reach the disk now."""
@@ -117,8 +126,10 @@ class Keeper:
                     "scheduled": scheduled,
                     "train_seconds": round(progress.seconds, 1),
                     "processes": self.processes,
+                    "longest_source": self.data.longest_source,
                     **self.corpora,
                     **({} if initialized_from is None else {"initialized_from": initialized_from}),
+                    **({"changed": progress.changed} if progress.changed else {}),
                 },
                 {"progress": progress.state(), **state},
             )

@@ -8,7 +8,9 @@ mark at the head of a file is no text here; sacreBLEU's command line takes it fo
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,8 @@ from nmt.errors import UserError
 # sacreBLEU's metrics, and the names of their scores.
 SCORE_NAMES = {"bleu": "BLEU", "chrf": "chrF2", "chrf++": "chrF2++", "ter": "TER"}
 METRICS = tuple(SCORE_NAMES)
+# Codes of three letters that ISO 639 has for languages sacreBLEU has a tokenizer of.
+_TWO_LETTERS = {"zho": "zh", "chi": "zh", "cmn": "zh", "jpn": "ja", "kor": "ko"}
 SEED_VARIABLE = "SACREBLEU_SEED"  # sacreBLEU reads it by itself; 12345 without it
 
 
@@ -39,6 +43,7 @@ class MetricSet:
         metrics: sacreBLEU's metric objects by the names of their scores: "BLEU", "chrF2", "chrF2++", "TER",
             and those of `extra`.
         size: number of lines.
+        fingerprint: the beginning of a hash of the references.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class MetricSet:
         self.options = options or MetricOptions()
         self.references = [list(lines) for lines in references]
         self.size = len(self.references[0])
+        self.fingerprint = fingerprint(self.references)
         self.metrics: dict[str, Any] = {}
         for name in names:
             self.metrics[SCORE_NAMES[name]] = make_metric(name, self.options, self.references)
@@ -93,6 +99,39 @@ class MetricSet:
         """A line's words as BLEU counts them: in its case and by its tokenizer."""
         found: list[str] = self.metrics["BLEU"]._preprocess_segment(line).split()
         return found
+
+
+def default_tokenizer(language: str | None) -> str | None:
+    """BLEU's tokenizer that sacreBLEU takes for a target language, such as zh for Chinese; None is 13a.
+
+    Args:
+        language: a code as `data.target_language` has it: "zh", "zh-TW", "zho_Hans", "jpn". None is unknown.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    code = re.split("[-_.]", (language or "").lower())[0]
+    found: str | None = BLEU._TOKENIZER_MAP.get(_TWO_LETTERS.get(code, code))
+    return found
+
+
+def tokenizer_here(language: str | None) -> str | None:
+    """`default_tokenizer`; "char" where that needs what is not installed. The signature says which."""
+    tokenize = default_tokenizer(language)
+    try:
+        make_metric("bleu", MetricOptions(tokenize))
+    except UserError:
+        return "char"
+    return tokenize
+
+
+def fingerprint(references: Sequence[Sequence[str]]) -> str:
+    """The beginning of a sha256 of lines, which tells test sets of one name apart."""
+    text = hashlib.sha256()
+    for lines in references:
+        # A length first, so that two references are not one long one.
+        text.update(f"{len(lines)}\n".encode())
+        text.update("".join(f"{line}\n" for line in lines).encode())
+    return text.hexdigest()[:12]
 
 
 def make_metric(name: str, options: MetricOptions, references: Sequence[Sequence[str]] | None = None) -> Any:

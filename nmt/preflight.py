@@ -8,12 +8,32 @@ from typing import Any
 import torch
 from torch import nn
 
+from nmt.changes import TO_THE_END
 from nmt.config import Config
 from nmt.data.prepared import TrainingData
 from nmt.models import parameter_counts
 from nmt.named import Named
-from nmt.optimization import training_bytes
+from nmt.optimization import learning_rate, training_bytes
 from nmt.stream import Stream
+from nmt.training_config import TrainingConfig
+
+_NEARLY_0 = 0.02  # of the peak
+
+
+def steps_of_epochs(settings: TrainingConfig, batches_an_epoch: int) -> int | None:
+    """After about how many steps training.max_epochs are done; None without that key."""
+    if not settings.max_epochs:
+        return None
+    return math.ceil(settings.max_epochs * batches_an_epoch / settings.accumulation)
+
+
+def rate_cut_short(settings: TrainingConfig, steps: int) -> float | None:
+    """The share of the peak that the learning rate still has at the last of `steps`, where its schedule was
+    to bring it down to 0 after max_steps and training ends well before; else None."""
+    if settings.schedule not in TO_THE_END or steps >= settings.max_steps:
+        return None
+    share = learning_rate(steps, settings) / settings.learning_rate
+    return share if share > _NEARLY_0 else None
 
 
 def preflight(
@@ -32,6 +52,9 @@ def preflight(
 ) -> dict[str, Any]:
     settings, manifest = config.training, data.manifest
     padded, used = stream.padding()
+    by_epochs = steps_of_epochs(settings, stream.batches_an_epoch)
+    ended_by_epochs = by_epochs is not None and by_epochs < settings.max_steps
+    steps = by_epochs if by_epochs is not None and ended_by_epochs else settings.max_steps
     return {
         "event": "preflight",
         "lines": manifest["lines"],
@@ -47,11 +70,15 @@ def preflight(
         "model_bytes": training_bytes(parameters, settings),
         "batches_an_epoch": stream.batches_an_epoch,
         "padding": 1 - used / padded,
-        "steps": settings.max_steps,
+        "steps": steps,
         "epochs": min(
             settings.max_steps * settings.accumulation / stream.batches_an_epoch,
             settings.max_epochs or math.inf,
         ),
+        "ended_by_epochs": ended_by_epochs,  # so that steps are an estimate
+        "rate_at_end": rate_cut_short(settings, steps),
+        "schedule": settings.schedule,
+        "max_steps": settings.max_steps,
         "device": str(device),
         "threads": torch.get_num_threads(),
         "processes": processes,

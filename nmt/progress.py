@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from nmt.run import Checkpoint
 from nmt.stream import Position
+from nmt.training_config import TrainingConfig
 
 
 @dataclass
@@ -21,7 +22,9 @@ class Progress:
     best_score: float | None = None
     best_step: int = 0
     validations_since_best: int = 0
+    validating: bool = False  # stopped in the validation after this step, which is to be made
     finished: str = ""  # why, once it is
+    changed: list[str] = field(default_factory=list)  # of what updates depend on, and after which step
     skipped: int = 0  # updates whose loss or gradient was not finite
     skipped_in_row: int = 0
     most_tokens: int = 0  # padding counted, that memory was found to hold at once; 0: it never ran out
@@ -39,6 +42,38 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         return asdict(self)
+
+    def reason_to_finish(self, settings: TrainingConfig) -> str:
+        """Why training ends after a validation; empty where it does not."""
+        if 0 < settings.max_epochs <= self.epoch:
+            return f"{settings.max_epochs:,} epochs done"
+        if self.step >= settings.max_steps:
+            return f"{settings.max_steps:,} steps done"
+        if settings.patience and self.validations_since_best >= settings.patience:
+            return (
+                f"{settings.metric} did not improve in {settings.patience} validations; "
+                f"the best was at step {self.best_step:,}"
+            )
+        return ""
+
+    def is_to_validate(self, settings: TrainingConfig) -> bool:
+        """Whether a validation is due after this step: one is at the end, too."""
+        at_end = self.step >= settings.max_steps or 0 < settings.max_epochs <= self.epoch
+        return self.validating or at_end or self.step % settings.validate_every == 0
+
+    def place(self) -> dict[str, Any]:
+        """Of every event."""
+        return {"step": self.step, "epoch": self.epoch, "seconds": round(self.seconds, 3)}
+
+    def logged(self) -> dict[str, Any]:
+        """What there is to log of the steps since the last time; not all of them were skipped."""
+        return {
+            "loss": self.logged_loss / self.logged_tokens,
+            "target_tokens_per_second": round(self.logged_tokens / self.logged_seconds, 1),
+        }
+
+    def forget_logged(self) -> None:
+        self.logged_loss, self.logged_tokens, self.logged_seconds = 0.0, 0, 0.0
 
     @property
     def position(self) -> Position:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import sys
+
 import torch
 
 from nmt.config import Config
@@ -19,6 +22,15 @@ def check_share(settings: TrainingConfig, ranks: Ranks) -> None:
         raise UserError(
             f"training.accumulation = {accumulation} does not give each of {size} processes as many "
             f"batches of a step; set it to {size} or a multiple"
+        )
+
+
+def check_epoch(settings: TrainingConfig, batches: int) -> None:
+    """UserError where an epoch has fewer batches than a step."""
+    if settings.accumulation > batches:
+        raise UserError(
+            f"training.accumulation = {settings.accumulation} is more than the {batches:,} batches "
+            "of an epoch; lower it or training.batch_tokens"
         )
 
 
@@ -43,3 +55,11 @@ def with_workers(config: Config, ranks: Ranks) -> Config:
         return config
     workers = max(1, min(4, cores() // (2 * ranks.local_size)))
     return config.model_copy(update={"data": data.model_copy(update={"workers": workers})})
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that this process has had, in MiB: of a GPU what tensors took, else of the machine."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from nmt import __version__
+from nmt.changes import Changes
 from nmt.checkpoint import CONFIG, MANIFEST, read_manifest
 from nmt.config import Config
-from nmt.config_file import changed_keys, dump_config, load_config
+from nmt.config_file import dump_config, load_config
 from nmt.errors import UserError
 from nmt.files import LOCK, lock, point, remove_folder, remove_partial, write_file
 from nmt.metrics_file import MetricsFile
 
 METRICS = "metrics.jsonl"
 _PREFIX = "step-"
-_MAY_CHANGE = ("training.shard",)  # says who keeps what, not what is computed
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Run:
             restart: move an existing run aside (DIR.old-1, DIR.old-2, ...) and begin anew.
 
         Raises:
-            UserError: another process trains here, the folder is something else, or the configuration
-                changed (the message names the keys).
+            UserError: another process trains here, the folder is something else, or keys of the configuration
+                changed that may not (`nmt.changes`; the message names them).
         """
         if folder.exists() and not folder.is_dir():
             raise UserError("is a file; name a folder for the run with --run", file=folder)
@@ -110,22 +110,34 @@ class Run:
     def _begin_or_continue(self, config: Config) -> None:
         remove_partial(self.folder)
         remove_partial(self.checkpoints_folder)
-        known = self.folder / CONFIG
-        if not known.exists() or not self.checkpoints():
+        found = self.checkpoints()
+        if not (self.folder / CONFIG).exists() or not found:
             # Nothing was trained yet, perhaps because the configuration was wrong: this one counts.
             self._describe(config)
             return
-        changes = [
-            change
-            for change in changed_keys(load_config(known), config)
-            if change.partition(":")[0] not in _MAY_CHANGE
-        ]
-        if changes:
+        refused = Changes.between(self.config_of(found[-1].folder), config).refused
+        if refused:
             raise UserError(
-                f"this run was begun with another configuration: {'; '.join(changes)}; use --run for a new "
+                f"this run was begun with another configuration: {'; '.join(refused)}; use --run for a new "
                 "folder, or --restart to move this one aside and begin anew",
                 file=self.folder,
             )
+
+    def config_of(self, checkpoint: Path) -> Config:
+        """What a checkpoint was trained with; without a configuration of its own, what the run says."""
+        try:
+            return load_config(checkpoint / CONFIG)
+        except UserError:
+            return load_config(self.folder / CONFIG)
+
+    def goes_on_with(self, config: Config) -> None:
+        """Write down the configuration that holds from now on.
+
+        A checkpoint has that of its own. So a change that no checkpoint has seen is found again.
+        """
+        text = dump_config(config)
+        if (self.folder / CONFIG).read_text(encoding="utf-8") != text:
+            write_file(self.folder / CONFIG, text)
 
     def make_again(self, config: Config) -> bool:
         """Whether the folder had vanished. If so it is made again, but not the folder that it was in.

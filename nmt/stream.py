@@ -19,7 +19,7 @@ from nmt.config import Config
 from nmt.data.batches import Batch, plan_epoch, seeded
 from nmt.data.mixture import Mixture, Rows, repetitions
 from nmt.data.pool import Pool, cores
-from nmt.data.prepared import TrainingData
+from nmt.data.prepared import TrainingData, check_ids
 from nmt.data.sampling import Part, Segmenter, Side
 from nmt.data.tokens import Tokens, joined
 from nmt.errors import UserError
@@ -94,6 +94,9 @@ class Stream:
         """The batch at `position`, which then points to the one after it."""
         examples = self._window(self.position)
         batch = examples.batch(examples.plan[self.position.batch])
+        data = self._data
+        check_ids(data.folder, "source", batch.source_BS, data.source_tokenizer)
+        check_ids(data.folder, "target", batch.target_output_BT, data.target_tokenizer)
         self.skip()
         return batch
 

@@ -11,7 +11,7 @@ from nmt.errors import UserError
 FOLDER = "tensorboard"
 # Of an event of metrics.jsonl, what becomes a curve.
 CURVES = {
-    "train": ("loss", "learning_rate", "gradient_norm", "target_tokens_per_second"),
+    "train": ("loss", "learning_rate", "gradient_norm", "target_tokens_per_second", "memory_mib"),
     "validation": ("loss", "perplexity", "bleu"),
 }
 

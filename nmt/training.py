@@ -21,15 +21,14 @@ import torch
 from nmt import __version__
 from nmt.checkpoint import set_weights, weights_of
 from nmt.config import Config
-from nmt.continuation import damage, finished_outcome, read_newest, require_corpora
+from nmt.continuation import check_files, finished_outcome, read_newest
 from nmt.data.batches import Batch, seeded
 from nmt.data.prepare import prepare, read_held_out
-from nmt.errors import UserError
 from nmt.fine_tuning import freeze, tokenizers_from, tokenizers_of, weights_to_begin_with
 from nmt.fingerprints import Row, corpora_of, files_of, prepared_of
 from nmt.gradient import Gradient, target_tokens
 from nmt.guided import Guided
-from nmt.interrupt import Interrupt
+from nmt.interrupt import Interrupt, Stopped
 from nmt.keeper import Keeper, Observer
 from nmt.model_config import TransformerConfig
 from nmt.models import build_model
@@ -41,7 +40,7 @@ from nmt.parameters import Parameters
 from nmt.preflight import preflight
 from nmt.progress import Outcome, Progress
 from nmt.ranks import ALONE, Ranks
-from nmt.resources import check_share, take_device, with_workers
+from nmt.resources import check_epoch, check_share, peak_memory, take_device, with_workers
 from nmt.run import Run, sign
 from nmt.stream import Stream
 from nmt.tensorboard import Board
@@ -60,7 +59,7 @@ def train(config: Config, run: Run, observe: Observer = lambda event: None, rank
         UserError: the data or configuration is wrong, the loss stays not finite, memory does not hold a
             sentence, or the last checkpoint cannot be written.
     """
-    finished = ranks.from_first(lambda: finished_outcome(run))
+    finished = ranks.from_first(lambda: finished_outcome(run, config))
     if finished is not None:
         return finished
     with contextlib.ExitStack() as stack:
@@ -147,19 +146,12 @@ class Trainer:
         self.nonfinite = NonFinite(self.gradient, ranks, self.keeper, settings.max_nonfinite)
 
     def _check_files(self, files: list[Row]) -> None:
-        """Before a corpus is prepared: UserError if it is not that of the run to go on with."""
-        found = self.run.checkpoints() if self.ranks.is_first else []
-        if found and not damage(found[-1].folder):
-            require_corpora(self.run, found[-1].folder, {"training_data": files})
+        if self.ranks.is_first:
+            check_files(self.run, self.config, files)
 
     def train(self, interrupt: Interrupt) -> Outcome:
         self._resume()
-        batches = self.stream.batches_an_epoch
-        if self.settings.accumulation > batches:
-            raise UserError(
-                f"training.accumulation = {self.settings.accumulation} is more than the {batches:,} batches "
-                "of an epoch; lower it or training.batch_tokens"
-            )
+        check_epoch(self.settings, self.stream.batches_an_epoch)
         self.parameters.require_same()
         self.observe(
             preflight(
@@ -178,40 +170,46 @@ class Trainer:
 
     def _train(self, interrupt: Interrupt) -> Outcome:
         progress, settings = self.progress, self.settings
-        clock = time.perf_counter()
+        agreed: int | None = None
+        first = progress.step + 1
+        self.clock = time.perf_counter()
         while not progress.finished:
-            agreed = self._step(interrupt.signal)
-            now = time.perf_counter()
-            progress.seconds += now - clock
-            progress.logged_seconds += now - clock
-            clock = now
-            if progress.step % settings.log_every == 0:
-                self._log_training()
-            seen_enough = 0 < settings.max_epochs <= progress.epoch
-            last = progress.step >= settings.max_steps or seen_enough
-            if progress.step % settings.validate_every == 0 or last:
-                scores = self._validate()
-                if seen_enough:
-                    progress.finished = f"{settings.max_epochs:,} epochs done"
-                elif last:
-                    progress.finished = f"{settings.max_steps:,} steps done"
-                elif settings.patience and progress.validations_since_best >= settings.patience:
-                    progress.finished = (
-                        f"{settings.metric} did not improve in {settings.patience} validations; "
-                        f"the best was at step {progress.best_step:,}"
-                    )
-                now = time.perf_counter()
-                progress.seconds += now - clock
-                clock = now
+            if not progress.validating:  # else it is the validation that was stopped
+                agreed = self._step(interrupt.signal)
+                progress.logged_seconds += self._passed()
+                if progress.step % settings.log_every == 0:
+                    self._log_training()
+                elif progress.step == first and progress.logged_tokens:  # shown, so that one sees it work
+                    self.observe({"event": "first step", **progress.place(), **self._training_event()})
+            if progress.is_to_validate(settings):
+                try:
+                    scores = self._validate(interrupt, agreed)
+                except Stopped as stopped:
+                    progress.validating = True
+                    self._passed()
+                    return self._stopped(stopped.number)
+                progress.validating = False
+                progress.finished = progress.reason_to_finish(settings)
+                self._passed()
                 self._save(scores, scheduled=True, is_last=bool(progress.finished))
-                clock = time.perf_counter()
+                self.clock = time.perf_counter()
             # Several processes must stop after the same step, so they agree on the signal in the step.
             signal = interrupt.signal if self.ranks.size == 1 else agreed
             if signal is not None and not progress.finished:
-                if self.keeper.newest_step() < progress.step:
-                    self._save({}, scheduled=False, is_last=True)
-                return self._outcome("interrupted; run the same command to continue", signal)
+                return self._stopped(signal)
         return self._outcome(progress.finished)
+
+    def _passed(self) -> float:
+        """Count the seconds since the last time."""
+        began, self.clock = self.clock, time.perf_counter()
+        self.progress.seconds += self.clock - began
+        return self.clock - began
+
+    def _stopped(self, signal: int) -> Outcome:
+        # Saving takes all processes, where each has a part.
+        if self.ranks.from_first(self.keeper.newest_step) < self.progress.step:
+            self._save({}, scheduled=False, is_last=True)
+        return self._outcome("interrupted; run the same command to continue", signal)
 
     # One step
 
@@ -288,12 +286,15 @@ class Trainer:
 
     # Validation
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, interrupt: Interrupt, agreed: int | None) -> dict[str, float]:
+        """Scores of the validation set; Stopped, in all processes, where one has a signal."""
         progress, settings = self.progress, self.settings
         began = time.perf_counter()
         self.parameters.require_same()
         with self._averaged(), self.parameters.whole_model() as model, self.gradient.judging(model):
-            scores = self.validation.scores(model, self.gradient.loss_alone, self.ranks)
+            scores = self.validation.scores(
+                model, self.gradient.loss_alone, self.ranks, lambda: agreed or interrupt.signal
+            )
         if not math.isfinite(scores["loss"]):
             raise self.nonfinite.error(f"{progress.step:,}")
         score = scores[settings.metric]
@@ -314,18 +315,18 @@ class Trainer:
 
     # Files
 
+    def _training_event(self) -> dict[str, Any]:
+        return {
+            **self.progress.logged(),
+            "learning_rate": self.rate,
+            "gradient_norm": self.gradient_norm,
+            "memory_mib": peak_memory(self.device),
+        }
+
     def _log_training(self) -> None:
-        progress = self.progress
-        if progress.logged_tokens:  # else all were skipped, and a warning said so
-            event = {
-                "event": "train",
-                "loss": progress.logged_loss / progress.logged_tokens,
-                "learning_rate": self.rate,
-                "gradient_norm": self.gradient_norm,
-                "target_tokens_per_second": round(progress.logged_tokens / progress.logged_seconds, 1),
-            }
-            self.keeper.log(progress, event)
-        progress.logged_loss, progress.logged_tokens, progress.logged_seconds = 0.0, 0, 0.0
+        if self.progress.logged_tokens:  # else all were skipped, and a warning said so
+            self.keeper.log(self.progress, {"event": "train", **self._training_event()})
+        self.progress.forget_logged()
 
     def _save(self, scores: dict[str, float], *, scheduled: bool, is_last: bool) -> None:
         parameters = self.parameters
@@ -349,7 +350,7 @@ class Trainer:
         """Continue from the newest whole checkpoint, or begin. The first process reads it for all."""
         damaged: list[str] = []
         part = self.parameters.part if self.parameters.in_parts else None
-        found = self.ranks.from_first(lambda: read_newest(self.run, self.corpora, damaged), part)
+        found = self.ranks.from_first(lambda: read_newest(self.run, self.config, self.corpora, damaged), part)
         if found is not None:
             self._restore(found)
         elif self.settings.initialize_from is not None:
@@ -362,8 +363,11 @@ class Trainer:
             if found is not None:
                 # What was killed between writing a checkpoint and tidying up after it is done now.
                 self.keeper.keep()
+                self.run.goes_on_with(self.config)
         for text in damaged:
             self.keeper.warn(self.progress, f"{text}; it was set aside, training goes on from the one before")
+        if found is not None:
+            self.keeper.note_changes(self.progress, found["changes"])
 
     def _restore(self, found: dict[str, Any]) -> None:
         state, folder = found["state"], Path(found["folder"])
@@ -375,6 +379,7 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         self.origin = found["initialized_from"]
         self.progress = Progress.from_state(state["progress"])
+        self.progress.finished = ""  # or its end was moved
         self.stream.position = self.progress.position
         self.gradient.most_tokens = self.progress.most_tokens
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from nmt.ensemble import tagging
 from nmt.errors import UserError
 from nmt.evaluation import bleu, perplexity
 from nmt.examples import Examples
+from nmt.interrupt import Stopped
 from nmt.ranks import ALONE, Ranks
 from nmt.translator import Translator
 
@@ -52,7 +54,13 @@ class Validation:
                         line=index + 1,
                     )
 
-    def scores(self, model: Any, loss_of: Callable[[Batch], float], ranks: Ranks = ALONE) -> dict[str, float]:
+    def scores(
+        self,
+        model: Any,
+        loss_of: Callable[[Batch], float],
+        ranks: Ranks = ALONE,
+        signal: Callable[[], int | None] = lambda: None,
+    ) -> dict[str, float]:
         """ "loss" in nats a target token, "perplexity" and "bleu" of a model in evaluation mode.
 
         A loss that is not finite comes back alone. Several processes share the work, and all get the
@@ -60,26 +68,52 @@ class Validation:
 
         Args:
             loss_of: the loss of a batch without smoothing, summed over its target tokens.
+            signal: asked between batches; the number of a signal that this process got.
+
+        Raises:
+            Stopped: one of the processes got a signal; in all of them, with that of the first.
         """
+
+        def look() -> None:
+            number = signal()
+            if number is not None:
+                raise Stopped(number)
+
+        def together(work: Callable[[], list[T]]) -> list[T]:
+            """What all processes find. One that got a signal leaves its work; the others hear of it here."""
+            found: list[T] = []
+            with contextlib.suppress(Stopped):
+                found = work()
+            told = ranks.gather_objects((found, signal()))
+            for _, number in told:
+                if number is not None:
+                    raise Stopped(number)
+            return _dealt([share for share, _ in told])
+
         share = slice(ranks.rank, None, ranks.size)
-        with torch.inference_mode():
-            found = [
-                (loss_of(batch), int((batch.target_output_BT != PAD).sum()))
-                for batch in map(self.examples.batch, self.examples.plan[share])
-            ]
-        losses = _dealt(ranks.gather_objects(found))
+
+        def measure() -> list[tuple[float, int]]:
+            found = []
+            with torch.inference_mode():
+                for batch in map(self.examples.batch, self.examples.plan[share]):
+                    look()
+                    found.append((loss_of(batch), int((batch.target_output_BT != PAD).sum())))
+            return found
+
+        losses = together(measure)
         loss = sum(loss for loss, _ in losses) / sum(tokens for _, tokens in losses)
         if not math.isfinite(loss):
             return {"loss": loss}
         beam_size = self.config.training.validation_beam_size
         search = self.config.search.model_copy(update={"beam_size": beam_size, "beam_groups": 1})
-        translator = Translator(model, self.data.source_tokenizer, self.data.target_tokenizer, search)
+        tokenizers = self.data.source_tokenizer, self.data.target_tokenizer
+        translator = Translator(model, *tokenizers, search, look=look)
         mine = [source for source, _ in self.pairs[share]]
-        hypotheses = _dealt(ranks.gather_objects([t.text for t in translator.translate(mine)]))
+        hypotheses = together(lambda: [found.text for found in translator.translate(mine)])
         return {
             "loss": loss,
             "perplexity": perplexity(loss),
-            "bleu": bleu(hypotheses, [target for _, target in self.pairs]),
+            "bleu": bleu(hypotheses, [target for _, target in self.pairs], self.config.data.target_language),
         }
 
 

@@ -168,7 +168,7 @@ def prepare_folder(folder: Path) -> None:
     (folder / "tiny.toml").write_text(TINY)
 
 
-TIMES = ("seconds", "target_tokens_per_second", "validation_seconds")
+TIMES = ("seconds", "target_tokens_per_second", "validation_seconds", "memory_mib")
 
 
 def end_state(run: Path) -> tuple[Any, ...]:

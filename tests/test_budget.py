@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -125,6 +126,33 @@ def test_what_is_found_is_kept() -> None:
     assert [count for count, _ in search.asked] == [104, 94, 74]
     tokens = [tokens for _, tokens in search.asked]
     assert all(later <= earlier // 2 for earlier, later in pairwise(tokens))
+
+
+@pytest.mark.parametrize(("cores", "processes"), [(1, False), (2, False), (2, True)])
+def test_who_looks_may_end_the_search(monkeypatch: pytest.MonkeyPatch, cores: int, processes: bool) -> None:
+    """In one search, in threads and in processes."""
+
+    class Enough(Exception):
+        pass
+
+    monkeypatch.setattr("nmt.budget._SENTENCES_A_PROCESS", 1 if processes else 10**6)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    looked: list[int] = []
+
+    def look() -> None:
+        looked.append(os.getpid())
+        if len(looked) > 5:
+            raise Enough
+
+    def search(sources: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[int, int]]:
+        for place in range(len(sources)):
+            yield place, 0
+
+    tasks = sources_of([3] * 200)
+    with pytest.raises(Enough):
+        search_all(search, tasks, batch_tokens=100, device=CPU, model=None, look=look)
+    assert 6 <= len(looked) <= 5 + cores
+    assert set(looked) == {os.getpid()}
 
 
 @settings(max_examples=150, deadline=None)

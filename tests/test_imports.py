@@ -73,6 +73,7 @@ ALLOWED: dict[str, set[str]] = {
         "nmt.significance",
     },
     "nmt.model_evaluation": {
+        "nmt.config",
         *("nmt.checkpoint", "nmt.config_file", "nmt.data.*", "nmt.errors", "nmt.evaluation", "nmt.forced"),
         *("nmt.gold", "nmt.models", "nmt.resampling", "nmt.results", "nmt.text_alignment", "nmt.translator"),
     },
@@ -182,12 +183,21 @@ ALLOWED: dict[str, set[str]] = {
     # Batches -> model folders
     "nmt.examples": {"nmt.data.*"},
     "nmt.stream": {"nmt.config", "nmt.data.*", "nmt.errors", "nmt.examples"},
+    "nmt.changes": {"nmt.config", "nmt.config_file", "nmt.training_config"},
     "nmt.run": {
-        *("nmt.checkpoint", "nmt.config", "nmt.config_file", "nmt.errors", "nmt.files", "nmt.metrics_file"),
+        *(
+            "nmt.changes",
+            "nmt.checkpoint",
+            "nmt.config",
+            "nmt.config_file",
+            "nmt.errors",
+            "nmt.files",
+            "nmt.metrics_file",
+        ),
     },
     "nmt.validation": {
         *("nmt.config", "nmt.errors", "nmt.data.*", "nmt.examples", "nmt.translator", "nmt.evaluation"),
-        *("nmt.ensemble", "nmt.ranks"),
+        *("nmt.ensemble", "nmt.interrupt", "nmt.ranks"),
     },
     "nmt.gradient": {
         *("nmt.parameters", "nmt.ranks"),
@@ -197,10 +207,11 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.nonfinite": {
         *("nmt.data.*", "nmt.errors", "nmt.files", "nmt.gradient", "nmt.keeper", "nmt.progress", "nmt.ranks"),
     },
-    "nmt.progress": {"nmt.run", "nmt.stream"},
+    "nmt.progress": {"nmt.run", "nmt.stream", "nmt.training_config"},
     "nmt.fingerprints": {"nmt.config", "nmt.data.*", "nmt.ranks"},
     "nmt.continuation": {
-        *("nmt.checkpoint", "nmt.errors", "nmt.fingerprints", "nmt.progress", "nmt.run"),
+        *("nmt.changes", "nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors", "nmt.fingerprints"),
+        *("nmt.progress", "nmt.run", "nmt.training_config"),
     },
     "nmt.fine_tuning": {
         *("nmt.checkpoint", "nmt.config", "nmt.config_file", "nmt.continuation", "nmt.data.*", "nmt.errors"),
@@ -211,15 +222,18 @@ ALLOWED: dict[str, set[str]] = {
         *("nmt.config", "nmt.data.*", "nmt.device", "nmt.errors", "nmt.ranks", "nmt.training_config"),
     },
     "nmt.preflight": {
+        "nmt.changes",
         "nmt.config",
         "nmt.data.*",
         "nmt.models",
         "nmt.named",
         "nmt.optimization",
         "nmt.stream",
+        "nmt.training_config",
     },
     "nmt.keeper": {
-        *("nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors", "nmt.progress", "nmt.run"),
+        *("nmt.changes", "nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors", "nmt.progress"),
+        "nmt.run",
     },
     "nmt.training": {
         *("nmt.config", "nmt.errors", "nmt.files", "nmt.data.*", "nmt.stream", "nmt.models"),
@@ -250,6 +264,7 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.report_translations": {"nmt.checkpoint", "nmt.files", "nmt.translator"},
     "nmt.report_sentences": set(),
     "nmt.report": {
+        *("nmt.alignment", "nmt.errors"),
         *("nmt.assessment", "nmt.checkpoint", "nmt.data.*", "nmt.evaluation", "nmt.forced", "nmt.metric_set"),
         *("nmt.model_evaluation", "nmt.models", "nmt.report_runs", "nmt.report_sentences"),
         *("nmt.report_tests", "nmt.report_translations", "nmt.sentences"),

@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from nmt.data.prepare import TrainingData
 from nmt.data.prepare import prepare as prepare_data
 from nmt.data.scan import Scanner
 from nmt.errors import UserError
+from nmt.files import lock
 
 CONFIG = """
 [data]
@@ -240,6 +243,53 @@ def test_what_was_done_is_not_done_again(folder: Path, monkeypatch: pytest.Monke
         interrupt_at(patch, encode.Encoder, "__call__", 42 - 6 + 1)
         data = prepare_data(config(folder), folder / "prepared")
     assert contents(data) == expected
+
+
+def test_what_others_have_begun_stays_for_a_week(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run's preparation, interrupted, is there when that run goes on."""
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, encode.Encoder, "__call__", 7)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_data(config(folder), folder / "prepared")
+    (begun,) = (folder / "prepared").glob(".*.unfinished")
+    prepare_data(config(folder, "data.max_tokens=13"), folder / "prepared")
+    assert begun.is_dir()
+    told: list[str] = []
+    prepare_data(config(folder), folder / "prepared", told.append)
+    assert told[0] == "going on with a preparation that was interrupted"
+    for days, stays in ((6, True), (8, False)):
+        old = folder / "prepared/.old.unfinished"
+        old.mkdir()
+        (old / "file").write_text("text")
+        for path in (old / "file", old):
+            os.utime(path, (time.time() - days * 24 * 3600,) * 2)
+        prepare_data(config(folder, f"data.max_tokens={20 + days}"), folder / "prepared")
+        assert old.exists() == stays
+        shutil.rmtree(old, ignore_errors=True)
+    # A folder is as old as the newest file in it.
+    old.mkdir()
+    (old / "file").write_text("text")
+    os.utime(old, (0, 0))
+    prepare_data(config(folder, "data.max_tokens=30"), folder / "prepared")
+    assert (old / "file").exists()
+
+
+def test_who_waits_for_another_process_says_so(folder: Path) -> None:
+    root = folder / "prepared"
+    root.mkdir()
+    told: list[str] = []
+    held = lock(root, wait=False)
+
+    def tell(text: str) -> None:
+        told.append(text)
+        held.close()  # the other one is done
+
+    prepare_data(config(folder), root, tell)
+    assert told[0] == f"waiting for another process that prepares a corpus in {root}"
+    assert sum("waiting" in text for text in told) == 1
+    told.clear()
+    prepare_data(config(folder, "data.max_tokens=13"), root, tell)
+    assert not any("waiting" in text for text in told)
 
 
 def test_mistakes_leave_nothing_behind(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -261,3 +262,31 @@ def test_where_the_stream_stands(folder: Path) -> None:
     assert abs(stream.batches_an_epoch - count) < 0.2 * count
     padded, used = stream.padding()
     assert 0 < used <= padded
+
+
+@pytest.mark.parametrize("sampling", ["0.0", "0.1"])
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_an_id_beyond_the_vocabulary_is_one_line(folder: Path, side: str, sampling: str) -> None:
+    """Damage that a fingerprint of a long file does not see, or that came after the folder was opened."""
+    more = (f"tokenizer.sampling={sampling}", "data.workers=0", f"data.max_words={90 + len(side)}")
+    data = prepared(folder, *more)
+    file = data.folder / f"train.{side}.tokens"
+    content = np.fromfile(file, dtype=data.manifest["dtype"])
+    content[7] = 60_000
+    with file.open("r+b") as mapped:
+        mapped.write(content.tobytes())
+    stream = Stream(data, settings_of(folder, *more))
+
+    def an_epoch() -> None:
+        for _ in range(stream.batches_an_epoch):
+            stream.next()
+
+    with pytest.raises(UserError) as caught:
+        an_epoch()
+    assert caught.value.file == str(data.folder)
+    assert f"damaged: train.{side}.tokens has id 60,000, and the vocabulary 400 entries; delete" in str(
+        caught.value
+    )
+    stream.close()
+    shutil.rmtree(data.folder)
+    prepared.cache_clear()

@@ -83,7 +83,8 @@ def test_every_metric_is_a_curve(writers: list[Writer]) -> None:
     assert writer.folder == "runs/curves/tensorboard"
     assert writer.purge_step == 1
     assert writer.scalars == rows_of("runs/curves")
-    assert {name for name, _, _ in writer.scalars} >= {"train/loss", "train/learning_rate", "validation/bleu"}
+    curves = {name for name, _, _ in writer.scalars}
+    assert curves >= {"train/loss", "train/learning_rate", "train/memory_mib", "validation/bleu"}
     assert writer.flushed == 3
     assert writer.closed
 
