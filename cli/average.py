@@ -41,6 +41,7 @@ def average(
         "averaged": [checkpoint.step for checkpoint in chosen],
         "train_seconds": newest.manifest.get("train_seconds"),
         "training_data": newest.manifest.get("training_data", []),
+        **{key: newest.manifest[key] for key in ("longest_source",) if key in newest.manifest},
     }
     weights = mean([checkpoint.folder for checkpoint in chosen])
     save_model(output, weights, newest.config, newest.source_tokenizer, newest.target_tokenizer, manifest)

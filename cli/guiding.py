@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nmt.data.tokenizer import Tokenizer
     from nmt.partial import Chunk
 
+_LENGTHS = ("min_length", "max_length", "min_length_factor", "max_length_factor")
 _BEAM = ("normalization", "coverage_penalty", "no_repeat_ngram", "beam_groups", "diversity")
 
 
@@ -34,6 +35,8 @@ class Guiding:
     forbid_everywhere: tuple[str, ...] = ()
     min_length: int | None = None  # tokens, the end not counted
     max_length: int | None = None
+    min_length_factor: float | None = None  # times the tokens of the source
+    max_length_factor: float | None = None
     normalization: str | None = None
     coverage_penalty: float | None = None
     no_repeat_ngram: int | None = None
@@ -41,6 +44,10 @@ class Guiding:
     diversity: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("min_length", "max_length"):
+            if None not in (getattr(self, name), getattr(self, f"{name}_factor")):
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(f"{option} is in place of {option}-factor; leave one out")
         for name, path in self.files.items():
             if str(path) == "-":
                 raise UserError(f"--{name} needs a file, not standard input; write it to one first")
@@ -68,7 +75,7 @@ class Guiding:
         option = f"--{given[0].replace('_', '-')}" if given else ""
         if engine != "nmt" and given:
             raise UserError(f"{option} is not for --engine {engine}; leave one out")
-        for_beams = [name for name in given if name not in ("min_length", "max_length")]
+        for_beams = [name for name in given if name not in _LENGTHS]
         if drawn and for_beams:
             raise UserError(
                 f"--{for_beams[0].replace('_', '-')} is for beam search, which --sample and --mbr are not; "
@@ -79,7 +86,7 @@ class Guiding:
 
     def settings_of_search(self) -> dict[str, Any]:
         """Keys of the [search] section, and the values given."""
-        given = {name: getattr(self, name) for name in _BEAM}
+        given = {name: getattr(self, name) for name in (*_BEAM, "min_length_factor", "max_length_factor")}
         if self.min_length is not None:
             given |= {"min_length_factor": 0.0, "min_length_offset": self.min_length + 1}
         if self.max_length is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import queue
 import stat
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nmt.partial import Chunk
 
-# Lines of a file that are translated together, and saved together under --output.
+# Lines of a file that are translated together, and saved together under --output; the first few so that one
+# need not wait for many.
 CHUNK_LINES = 2000
+FIRST_CHUNKS = (32, 256)
 
 
 class Lines:
@@ -47,15 +50,19 @@ class Lines:
                 self.total = sum(1 for _ in read_raw_lines(source))
 
     def chunks(self, size: int | None = None) -> Iterator[Chunk]:
-        """Chunks of a file have `size` lines (CHUNK_LINES), of other input at most so many: what has arrived.
+        """Chunks of a file have `size` lines, of other input at most so many: what has arrived.
+
+        Without a size they have FIRST_CHUNKS, then CHUNK_LINES.
 
         Raises:
             UserError: a line is not UTF-8; the lines before it have been yielded.
         """
         waits = self.source == "-" and not _is_redirected_file()
-        size = size or CHUNK_LINES
+        sizes = itertools.chain(FIRST_CHUNKS, itertools.repeat(CHUNK_LINES))
+        if size is not None:
+            sizes = itertools.chain((), itertools.repeat(size))
         first = 1
-        for lines in _arriving(self.source, size) if waits else _of_file(self.source, size):
+        for lines in _arriving(self.source, sizes) if waits else _of_file(self.source, sizes):
             yield first, lines
             first += len(lines)
 
@@ -68,18 +75,19 @@ def _is_redirected_file() -> bool:
         return False
 
 
-def _of_file(source: str, size: int) -> Iterator[list[str]]:
+def _of_file(source: str, sizes: Iterator[int]) -> Iterator[list[str]]:
     from nmt.data.corpus import read_lines
     from nmt.errors import UserError
 
     chunk: list[str] = []
+    size = next(sizes)
     error = None
     try:
         for line in read_lines(source):
             chunk.append(line)
             if len(chunk) == size:
                 yield chunk
-                chunk = []
+                chunk, size = [], next(sizes)
     except UserError as found:
         error = found
     if chunk:
@@ -88,11 +96,11 @@ def _of_file(source: str, size: int) -> Iterator[list[str]]:
         raise error
 
 
-def _arriving(source: str, size: int) -> Iterator[list[str]]:
+def _arriving(source: str, sizes: Iterator[int]) -> Iterator[list[str]]:
     """Waits for one line, then takes all that have arrived."""
     from nmt.data.corpus import read_lines
 
-    arrived: queue.Queue[str | BaseException | None] = queue.Queue(maxsize=4 * size)
+    arrived: queue.Queue[str | BaseException | None] = queue.Queue(maxsize=4 * CHUNK_LINES)
 
     def read() -> None:
         try:
@@ -107,6 +115,7 @@ def _arriving(source: str, size: int) -> Iterator[list[str]]:
     ended = False
     while not ended:
         chunk: list[str] = []
+        size = next(sizes)
         while len(chunk) < size:
             try:
                 item = arrived.get(block=not chunk)

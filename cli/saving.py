@@ -26,6 +26,7 @@ def save(translating: Translating, lines: Lines, target: Path, *, restart: bool)
         if partial.lines:
             continuing(partial.lines, partial.path)
         progress = Progress(lines.total, begun=partial.lines, shown=not lines.typed)
+        translating.tell(progress.found)
         for chunk in partial.rest(lines.chunks()):
             partial.append(translating.translate(chunk), chunk[1])
             progress.show(partial.lines)
@@ -39,6 +40,7 @@ def save(translating: Translating, lines: Lines, target: Path, *, restart: bool)
 def stream(translating: Translating, lines: Lines, file: Any) -> None:
     """Translate into what is no file to be continued: standard output, a pipe, a device."""
     progress = Progress(lines.total, shown=not lines.typed)
+    translating.tell(progress.found)
     for chunk in lines.chunks():
         file.write(translating.translate(chunk))
         file.flush()

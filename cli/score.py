@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +48,18 @@ def score(
     ensemble: Annotated[
         list[Path] | None, typer.Option(help="A further model, to average with; may be given again.")
     ] = None,
+    ensemble_by: Annotated[
+        str | None, typer.Option(metavar="probability|log-probability", help="What is averaged.")
+    ] = None,
+    coverage_penalty: Annotated[
+        float | None, typer.Option(min=0.0, help="Of score in jsonl: of source words left out; 0 is none.")
+    ] = None,
+    normalization: Annotated[
+        str | None, typer.Option(metavar="gnmt|average", help="How --length-penalty counts length.")
+    ] = None,
+    tag: Annotated[
+        str | None, typer.Option(metavar="TAG", help="One of data.tags, to put before every source.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Log-probability of given translations, natural, the end of sentence counted: a line out for each pair.
@@ -63,12 +75,22 @@ def score(
         out.check_output(output, source, target)
 
     from nmt.checkpoint import load_model
+    from nmt.config_file import changed_search
     from nmt.device import choose_device
     from nmt.scoring import Scorer
 
     loaded = load_model(model, choose_device(device))
-    given = {"length_penalty": length_penalty, "batch_tokens": batch_tokens}
-    search = loaded.config.search.model_copy(update={k: v for k, v in given.items() if v is not None})
+    given = {
+        "length_penalty": length_penalty,
+        "batch_tokens": batch_tokens,
+        "ensemble_by": ensemble_by,
+        "coverage_penalty": coverage_penalty,
+        "normalization": normalization,
+        "tag": tag,
+    }
+    search = changed_search(loaded.config.search, {k: v for k, v in given.items() if v is not None})
+    # What reads attention, for the coverage, reads the source as search does.
+    loaded = replace(loaded, config=loaded.config.model_copy(update={"search": search}))
     others = [load_model(path, choose_device(device)) for path in ensemble or []]
     scorer = Scorer(loaded, search, ensemble=others)
     with out.writing(output) as stream:

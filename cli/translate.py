@@ -44,6 +44,12 @@ def translate(
     ] = None,
     min_length: Annotated[int | None, typer.Option(min=0, help="Tokens of a translation, at least.")] = None,
     max_length: Annotated[int | None, typer.Option(min=0, help="Tokens of a translation, at most.")] = None,
+    min_length_factor: Annotated[
+        float | None, typer.Option(min=0.0, help="At least so many times the source's tokens.")
+    ] = None,
+    max_length_factor: Annotated[
+        float | None, typer.Option(min=0.0, help="At most so many times, and search.max_length_offset.")
+    ] = None,
     prefix: Annotated[
         Path | None,
         typer.Option(help="How each line's translation begins; a blank at the end ends the word."),
@@ -85,6 +91,10 @@ def translate(
     ] = False,
     batch_tokens: Annotated[
         str | None, typer.Option(metavar="auto|N", help="Source tokens a batch; auto: what fits.")
+    ] = None,
+    max_source_tokens: Annotated[
+        int | None,
+        typer.Option(min=8, help="Translate longer lines in parts; as long as in training without it."),
     ] = None,
     precision: Annotated[
         str | None,
@@ -131,6 +141,7 @@ def translate(
         alignment=alignment,
         attention=attention,
         batch_tokens=batch_tokens,
+        max_source_tokens=max_source_tokens,
         precision=precision,
         ensemble=tuple(ensemble or ()),
         ensemble_by=ensemble_by,
@@ -146,6 +157,8 @@ def translate(
             forbid_everywhere=tuple(forbid_everywhere or ()),
             min_length=min_length,
             max_length=max_length,
+            min_length_factor=min_length_factor,
+            max_length_factor=max_length_factor,
             normalization=normalization,
             coverage_penalty=coverage_penalty,
             no_repeat_ngram=no_repeat_ngram,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ class Options:
     attention: bool = False
     tag: str | None = None
     batch_tokens: str | None = None  # a number, or "auto"
+    max_source_tokens: int | None = None  # longer lines are translated sentence by sentence
     precision: str | None = None
     ensemble: tuple[Path, ...] = ()
     ensemble_by: str | None = None
@@ -133,6 +135,11 @@ class Translating:
             draws=options.drawing.draws(options.n_best),
             utility=options.drawing.utility_of_risk(),
         )
+        most, seen = self._translator.most_source_tokens, self._translator.longest_seen
+        if options.max_source_tokens is not None:
+            self._translator.longest_seen = seen = most
+        by_training = seen is not None and seen < most
+        self._usual = f"{seen} tokens, as the longest of training" if by_training else f"{most} tokens"
         self._records = Records(self._loaded, options.format == "jsonl", options.alignment, options.attention)
 
     def _settle(self, search: SearchConfig) -> SearchConfig:
@@ -140,7 +147,7 @@ class Translating:
         from nmt.config_file import changed_search
 
         options = self.options
-        names = ("tag", "beam_size", "length_penalty", "batch_tokens", "precision")
+        names = ("tag", "beam_size", "length_penalty", "batch_tokens", "precision", "max_source_tokens")
         given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
         if options.ensemble_by is not None:
             given["ensemble_by"] = options.ensemble_by
@@ -183,6 +190,10 @@ class Translating:
         )
         return loaded, search, engine
 
+    def tell(self, found: Callable[[], None]) -> None:
+        """Have it called with each translation that is found, before `translate` returns."""
+        self._translator.look = found
+
     def translate(self, chunk: Chunk) -> bytes:
         """The records of a chunk; warns of lines that were split."""
         first, lines = chunk
@@ -190,10 +201,8 @@ class Translating:
         translations = self._translator.translate_all(lines, wishes)
         for number, translation in enumerate(translations, start=first):
             if translation.parts > 1:
-                out.warn(
-                    f"{self._name}:{number}: longer than {self._translator.most_source_tokens} tokens; "
-                    f"translated in {translation.parts} parts"
-                )
+                parts = f"translated in {translation.parts} parts"
+                out.warn(f"{self._name}:{number}: longer than {self._usual}; {parts}")
         return "".join(f"{record}\n" for record in self._records.write(first, lines, translations)).encode()
 
     def settings(self) -> dict[str, Any]:

@@ -62,10 +62,12 @@ def search_all(
 
     while waiting:
         try:
-            shares = [waiting[worker::workers] for worker in range(workers)]
+            processes = min(workers, len(waiting) // _SENTENCES_A_PROCESS)
+            at_once = processes if processes > 1 and can_fork() else workers
+            shares = [waiting[worker::at_once] for worker in range(at_once)]
             if workers == 1:
                 work(waiting)
-            elif len(waiting) >= _SENTENCES_A_PROCESS * workers and can_fork():
+            elif at_once == processes:
                 tasks = [partial(search, [sources[i] for i in share], tokens // workers) for share in shares]
                 for worker, (place, result) in in_processes(tasks):
                     found[shares[worker][place]] = result

@@ -33,6 +33,8 @@ _POSITIONS = 2048
 
 Array = npt.NDArray[np.float32]
 
+KEPT = ("step", "scores", "training_data", "longest_source")  # of the model's manifest
+
 
 def require_ctranslate2() -> Any:
     """The module; UserError where it is not installed."""
@@ -113,9 +115,7 @@ def write_export(loaded: LoadedModel, folder: Path, quantization: str = "float32
             "positions": positions,  # of a sentence with its end; null: no limit
         },
         "model": {"manifest_sha256": manifest_sum(loaded.folder), "step": loaded.manifest.get("step")},
-        **{
-            key: loaded.manifest[key] for key in ("step", "scores", "training_data") if key in loaded.manifest
-        },
+        **{key: loaded.manifest[key] for key in KEPT if key in loaded.manifest},
         "files": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

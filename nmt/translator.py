@@ -110,6 +110,8 @@ class Translator:
         engine: SearchEngine | None = None,
         draws: Draws | None = None,
         utility: str | None = None,
+        longest_seen: int | None = None,
+        look: Callable[[], None] = lambda: None,
     ):
         """`model` is an nmt.models.Model in evaluation mode, on its device.
 
@@ -120,7 +122,12 @@ class Translator:
         `engine` searches in place of models, which may be None; it has `search` and `n_best` of its own.
         `draws`, where given, are the hypotheses in place of beam search's, all of them; but with a `utility`,
         "chrf" or "bleu", the n best are those with the least Bayes risk, each text once.
+        `longest_seen`: tokens of the longest source of training; longer lines are translated sentence by
+        sentence (`nmt.long_sentences`).
+        `look` is called again and again while models search, and may raise.
         """
+        self.look = look
+        self.longest_seen = longest_seen
         self.draws, self.utility = draws, utility
         self.engine = engine
         self.models = [] if engine is not None else [model, *ensemble]
@@ -180,6 +187,7 @@ class Translator:
             engine=engine,
             draws=draws,
             utility=utility,
+            longest_seen=loaded.manifest.get("longest_source"),
         )
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
@@ -205,7 +213,7 @@ class Translator:
             begin = len(parts)
             if line.strip() and ids:
                 first = 0
-                for part in split_long(ids, self.source_tokenizer, self.most_source_tokens):
+                for part in self.parts_of(ids):
                     parts.append(Part(line, ids, first, part))
                     first += len(part)
             parts_of.append(range(begin, len(parts)))
@@ -219,6 +227,10 @@ class Translator:
             for span in parts_of
         ]
 
+    def parts_of(self, ids: Sequence[int]) -> list[list[int]]:
+        """A line as it is translated: whole, or in parts that are."""
+        return split_long(ids, self.source_tokenizer, self.most_source_tokens, self.longest_seen)
+
     def translate_ids(
         self, sources: Sequence[Sequence[int]], wishes: Sequence[Wish | None] | None = None
     ) -> list[list[Hypothesis]]:
@@ -229,12 +241,14 @@ class Translator:
         if self.engine is not None:
             return self.engine.translate_ids([self.readers[0](ids) for ids in sources])
         tasks = [Task(*pair) for pair in zip(sources, wishes or [None] * len(sources), strict=True)]
+        _ = self._decoder  # packed once, here and not in each of the processes that search
         return search_all(
             self._search,
             tasks,
             batch_tokens=None if self.search.batch_tokens == "auto" else self.search.batch_tokens,
             device=self.device,
             model=self.models[0],
+            look=self.look,
         )
 
     def longest(self, source_tokens: int) -> int:

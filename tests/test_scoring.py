@@ -24,7 +24,6 @@ from nmt.data.tokenizer import BOS, EOS, PAD, SPACE, UNK, Tokenizer, train_token
 from nmt.errors import UserError
 from nmt.forced import log_probabilities
 from nmt.hypotheses import Chosen, read_record
-from nmt.long_sentences import split_long
 from nmt.scoring import Scored, Scorer
 from nmt.translator import Translator
 
@@ -125,7 +124,7 @@ def test_parts_are_scored_part_by_part(small: Callable[[str], LoadedModel], name
     encoded = loaded.source_tokenizer.encode_all(lines)
     chosen, expected = [], []
     for ids in encoded:
-        parts = split_long(ids, loaded.source_tokenizer, translator.most_source_tokens)
+        parts = translator.parts_of(ids)
         best = [hypotheses[0] for hypotheses in translator.translate_ids(parts)]
         tokens = loaded.target_tokenizer.pieces([i for h in best for i in h.tokens])
         translation: dict[str, Any] = {"tokens": tokens}

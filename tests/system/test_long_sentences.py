@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support import TINY, Nmt, write_corpus
 
+from nmt.checkpoint import load_model
+
 MODELS = {
     "learned": 'architecture = "transformer"\npositions = "learned"\nencoder_layers = 1\ndecoder_layers = 1\n'
     "width = 32\nfeed_forward_width = 64\nheads = 2\nmax_positions = 70",
@@ -56,6 +58,13 @@ def test_translation_splits_and_says_so(project: Nmt) -> None:
     text = f"{lines[0]}\n{long}\n{lines[1]}\n"
     done = project("translate", "runs/tiny", stdin=text.encode())
     assert len(done.lines) == 3
-    assert "<stdin>:2: longer than 69 tokens; translated in" in done.stderr
-    alone = project("translate", "runs/tiny", stdin=f"{lines[0]}\n{lines[1]}\n".encode())
-    assert alone.lines == [done.lines[0], done.lines[2]]
+    longest = load_model(project.folder / "runs/tiny").manifest["longest_source"]
+    assert 5 < longest < 69
+    said = f"<stdin>:2: longer than {longest} tokens, as the longest of training; translated in 20 parts"
+    assert said in done.stderr
+    each = project("translate", "runs/tiny", stdin="".join(f"{line}\n" for line in lines[:20]).encode())
+    assert [done.lines[0], done.lines[2]] == each.lines[:2]
+    assert done.lines[1] == " ".join(each.lines)
+
+    more = project("translate", "runs/tiny", "--max-source-tokens", "69", stdin=text.encode())
+    assert "<stdin>:2: longer than 69 tokens; translated in 20 parts" in more.stderr
