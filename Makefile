@@ -10,6 +10,8 @@ SETTINGS := $(addprefix --set ,$(SET))
 # A variable as the user gave it, or a default: recipes have defaults of their own for the same names.
 given = $(filter command environment override,$(firstword $(origin $(1))))
 choice = $(if $(call given,$(1)),$($(1)),$(2))
+# Ends make where a variable has a word that is not among those known, or none: name, value, known.
+known = $(if $(or $(filter-out $(3),$(2)),$(if $(strip $(2)),,none)),$(error $(1)="$(2)" is not known; choose from: $(strip $(3))))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

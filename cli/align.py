@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nmt.cli import output as out
+from nmt.cli.outputs import packed
 from nmt.cli.reading import Reading
 from nmt.errors import UserError
 
@@ -29,7 +30,9 @@ def align(
     target: Annotated[
         str | None, typer.Argument(metavar="TARGET", help="Its translation, line by line.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write here, .gz too, instead of to standard output.")
+    ] = None,
     words: Annotated[
         str, typer.Option(metavar="blank|punctuation", help="What ends a word; punctuation: marks are words.")
     ] = "blank",
@@ -243,7 +246,7 @@ def _write(
     lines = [pharaoh(found) for found in links]
     text = "".join(f"{line}\n" for line in lines)
     if output is not None:
-        write_file(output, text)
+        write_file(output, packed(output, text))
     if json:
         out.result_json({**_measures(agreement), "lines": len(lines), **about, "links": lines})
     elif output is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nmt.cli import output as out
+from nmt.cli.outputs import check_new
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ def attention(
     from nmt.device import choose_device
     from nmt.files import write_file
 
-    if output.parent.is_dir():
-        out.check_output(output, *text.files)
+    check_new("--output", output, text.files)
     loaded = load_model(model, choose_device(device))
     pairs = text.read(loaded).pairs(loaded)
     view.check(loaded, pairs)
@@ -206,7 +206,7 @@ class _View:
     def picture(self, loaded: LoadedModel, pair: Pair, words: bool, suffix: str) -> bytes:
         from nmt.alignment import View
         from nmt.attention_maps import attention_maps, merge_words, pieces_of, rows_and_columns, words_of
-        from nmt.heatmap import draw
+        from nmt.heatmap import draw, unwritable
 
         _, maps = next(attention_maps(loaded, [pair]))
         weights = View(self.layer, self.head).of(maps[self.kind])
@@ -217,6 +217,12 @@ class _View:
             names = [[word.text for word in side] for side in (rows, columns)]
         else:
             names = [pieces_of(loaded, pair, side) for side in sides]
+        missing = unwritable([*names[0], *names[1]])
+        if missing:
+            out.warn(
+                f"no font here has {len(missing)} of the characters ({missing[:8]}), which are boxes in the "
+                "picture; install one, such as Noto Sans CJK, or write .html"
+            )
         return draw(
             weights, names[1], names[0], suffix, title=f"{loaded.config.model.architecture}: {self.name}"
         )

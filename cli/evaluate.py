@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from nmt.cli import output as out
 from nmt.cli import scores
+from nmt.cli.outputs import Outputs
 from nmt.cli.reading import Reading
 from nmt.errors import UserError
 
@@ -46,10 +48,29 @@ def evaluate(
     test_set: Annotated[
         str | None, typer.Option(help="Name of the test set; from the file without it.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Keep MODEL's translation here.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Keep MODEL's translation here, .gz too.")] = None,
+    ensemble: Annotated[
+        list[Path] | None, typer.Option(help="A further model, to average with; may be given again.")
+    ] = None,
+    ensemble_by: Annotated[
+        str | None, typer.Option(metavar="probability|log-probability", help="What is averaged.")
+    ] = None,
+    tag: Annotated[
+        str | None, typer.Option(metavar="TAG", help="One of data.tags, to put before every source.")
+    ] = None,
     beam_size: Annotated[int | None, typer.Option(min=1, help="1 is greedy.")] = None,
     length_penalty: Annotated[float | None, typer.Option(min=0.0, help="0 is none.")] = None,
-    tokenize: Annotated[str | None, typer.Option(help="sacreBLEU's tokenizer for BLEU, e.g. none.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="float32|bfloat16|float16|int8", help="Of matrix products in search."),
+    ] = None,
+    batch_tokens: Annotated[
+        str | None, typer.Option(metavar="auto|N", help="Source tokens a batch; auto: what fits.")
+    ] = None,
+    tokenize: Annotated[
+        str | None,
+        typer.Option(help="sacreBLEU's tokenizer for BLEU, e.g. none; MODEL's language decides without it."),
+    ] = None,
     lowercase: Annotated[
         bool, typer.Option("--lowercase", help="BLEU and chrF compare without case.")
     ] = False,
@@ -117,6 +138,22 @@ def evaluate(
         raise UserError(
             "--layer, --head and --shift choose the attention that --gold-alignment measures; add that"
         )
+    options_of_search = search_options(
+        {
+            "beam_size": beam_size,
+            "length_penalty": length_penalty,
+            "tag": tag,
+            "precision": precision,
+            "batch_tokens": batch_tokens,
+            "ensemble_by": ensemble_by,
+        }
+    )
+    if system and (options_of_search or ensemble):
+        raise UserError("--system is a translation; options of search and --ensemble go with MODEL")
+    if ensemble_by is not None and not ensemble:
+        raise UserError("--ensemble-by is about several models; add --ensemble MODEL")
+    if ensemble and gold_alignment is not None:
+        raise UserError("--gold-alignment is about the attention of one model; leave out --ensemble")
     if model is not None and source is None:
         raise UserError("MODEL needs text to translate; add --source FILE")
     if source is None and (by_length or comet is not None):
@@ -134,8 +171,7 @@ def evaluate(
     from nmt.breakdown import count_words
     from nmt.data.corpus import read_lines
     from nmt.evaluation import check, unequal_lengths
-    from nmt.files import write_file
-    from nmt.metric_set import MetricOptions, MetricSet
+    from nmt.metric_set import MetricOptions, MetricSet, default_tokenizer
     from nmt.model_evaluation import training_lines
     from nmt.results import add_rows, read_rows
     from nmt.sentences import sentence_table
@@ -158,18 +194,26 @@ def evaluate(
     hypotheses: dict[str, list[str]] = {}
     for given in system or []:
         system_name, equals, path = given.partition("=")
-        if not (equals and path):
+        if not (equals and path and system_name.strip()):
             raise UserError(f"--system {given} is not of the form NAME=FILE")
         if system_name in hypotheses:
             raise UserError(f"--system {given}: there are two systems of that name; call one otherwise")
         hypotheses[system_name] = read_parallel(path)
     sources = None if source is None else read_parallel(source)
+    if model is not None and tokenize is None:
+        tokenize = default_tokenizer(_target_language(model))
     check(len(references[0]), references, tokenize=tokenize, names=[str(path) for path in reference])
+    for file in dict.fromkeys(inputs):
+        _warn_of_mark(file)
     gold = None if sources is None else reading.gold_of(sources, references[0])
-    for option, path_written in (("--output", output), ("--sentences", sentences)):
-        _check_written(option, path_written, inputs)
-    if results is not None:
+    tables: dict[str, Path | None] = {"--results": results}
+    if results is not None and not results.is_dir():
         read_rows(results)
+        tables["the table of --results"] = results.with_suffix(".md")
+    outputs = Outputs(
+        {"--output": output, "--sentences": sentences, **tables},
+        [*inputs, *(training or []), *([] if gold_alignment is None else [gold_alignment])],
+    )
     extra = [] if comet is None else [_comet(comet, sources or [], references, device)]
     metrics = MetricSet(
         references, MetricOptions(tokenize, lowercase, chrf_lowercase, ter_case_sensitive), extra=extra
@@ -185,14 +229,11 @@ def evaluate(
     measured: list[Measured] = []
     if model is not None:
         assert sources is not None
-        given_search = {"beam_size": beam_size, "length_penalty": length_penalty}
-        chosen = {key: value for key, value in given_search.items() if value is not None}
-        tested = _load(model, device, chosen)
+        tested = _load(model, ensemble or [], device, options_of_search)
         system_name = name or _model_name(model)
         measured = _force_decode(tested, system_name, sources, references[0], reading, gold, confidence)
-        hypotheses[system_name] = tested.translate(sources)
-        if output is not None:
-            write_file(output, "".join(f"{line}\n" for line in hypotheses[system_name]))
+        hypotheses[system_name] = _translate(tested, sources)
+        outputs.write(output, "".join(f"{line}\n" for line in hypotheses[system_name]))
         about = tested.about()
         suffixes[system_name] = tested.identity + tested.search_signature
 
@@ -208,24 +249,78 @@ def evaluate(
     found += measured
     if sentences is not None:
         table = sentence_table(hypotheses, metrics, test_set=test_set, sources=sources, suffixes=suffixes)
-        write_file(sentences, "".join(f"{line}\n" for line in table))
-    rows = [one.row(test_set, metrics.size, about) for one in found]
+        outputs.write(sentences, "".join(f"{line}\n" for line in table))
+    rows = [one.row(test_set, metrics, about) for one in found]
     if results is not None:
-        add_rows(results, rows)
+        outputs.attempt(results, lambda: add_rows(results, rows))
     if json:
         out.result_json([asdict(row) | one.details() for row, one in zip(rows, found, strict=True)])
-        return
-    title = f"{test_set}, {metrics.size:,} {'line' if metrics.size == 1 else 'lines'}"
-    scores.print_scores(found, title, confidence=confidence)
-    scores.print_parts(found, title)
+    else:
+        title = f"{test_set}, {metrics.size:,} {'line' if metrics.size == 1 else 'lines'}"
+        scores.print_scores(found, title, confidence=confidence)
+        scores.print_parts(found, title)
+    outputs.finish()
 
 
-def _load(model: Path, device: str, chosen: dict[str, float]) -> ModelUnderTest:
+def search_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Those that were given, as [search] has them.
+
+    Raises:
+        UserError: one is not known.
+    """
+    from nmt.cli.translation import MEANS, PRECISIONS
+
+    found = {key: value for key, value in given.items() if value is not None}
+    for key, known in (("precision", PRECISIONS), ("ensemble_by", MEANS)):
+        if key in found and found[key] not in known:
+            raise UserError(f"--{key.replace('_', '-')} {found[key]} is not known; use {', '.join(known)}")
+    tokens = found.get("batch_tokens", "auto")
+    if tokens != "auto":
+        if not (tokens.isascii() and tokens[:18].isdigit() and int(tokens[:18]) > 0):
+            raise UserError(f"--batch-tokens {tokens} is not a number from 1, or auto")
+        found["batch_tokens"] = int(tokens)
+    return found
+
+
+def _load(model: Path, ensemble: list[Path], device: str, chosen: dict[str, Any]) -> ModelUnderTest:
+    """Models that can translate together as is wanted, else UserError."""
     from nmt.checkpoint import load_model
     from nmt.device import choose_device
     from nmt.model_evaluation import ModelUnderTest
 
-    return ModelUnderTest(load_model(model, choose_device(device)), chosen)
+    loaded, *others = (load_model(path, choose_device(device)) for path in (model, *ensemble))
+    tested = ModelUnderTest(loaded, chosen, others)
+    tested.translate([])
+    return tested
+
+
+def _translate(tested: ModelUnderTest, sources: list[str]) -> list[str]:
+    if not out.is_terminal():
+        return tested.translate(sources)
+    found = tested.translate(sources, lambda n: out.status(f"{n:,} of {len(sources):,} lines translated"))
+    out.status("")
+    return found
+
+
+def _target_language(model: Path) -> str:
+    from nmt.checkpoint import CONFIG, find_model
+    from nmt.config_file import load_config
+
+    return load_config(find_model(model) / CONFIG).data.target_language
+
+
+def _warn_of_mark(path: Path) -> None:
+    """Under one and the same signature sacreBLEU's command line gives another number."""
+    from nmt.data.corpus import open_bytes
+
+    if not path.is_file():  # a pipe is read once
+        return
+    with open_bytes(path) as file:
+        if file.read(len(BOM_UTF8)) == BOM_UTF8:
+            out.warn(
+                f"{path}: begins with a byte order mark, which is no text here; the command sacrebleu takes "
+                "it for part of the first line"
+            )
 
 
 def _force_decode(
@@ -258,15 +353,6 @@ def _comet(model: str, sources: list[str], references: list[list[str]], device: 
     from nmt.device import choose_device
 
     return comet_metric(model, sources, references, device=str(choose_device(device)))
-
-
-def _check_written(option: str, path: Path | None, inputs: list[Path]) -> None:
-    if path is None:
-        return
-    if path.is_dir():
-        raise UserError(f"is a folder; name a file with {option}", file=path)
-    if any(path.exists() and given.exists() and path.samefile(given) for given in inputs):
-        raise UserError(f"is an input too; choose another {option}", file=path)
 
 
 def _model_name(path: Path) -> str:

@@ -51,6 +51,8 @@ class Guiding:
         for name, path in self.files.items():
             if str(path) == "-":
                 raise UserError(f"--{name} needs a file, not standard input; write it to one first")
+            if path.is_fifo():
+                raise UserError(f"--{name} needs a file, not a pipe; write it to one first", file=path)
         if any(not phrase.strip() for phrase in self.forbid_everywhere):
             raise UserError("--forbid-everywhere is empty; name a phrase, or leave it out")
         if None not in (self.min_length, self.max_length) and self.min_length > self.max_length:  # type: ignore[operator]
@@ -174,9 +176,9 @@ class _HeldLines(Lines):
         super().__init__(source, count=count)
         self._guiding = guiding
 
-    def chunks(self, size: int | None = None) -> Iterator[Chunk]:
+    def chunks(self, size: int | None = None, most: int | None = None) -> Iterator[Chunk]:
         done = 0
-        for chunk in super().chunks(size):
+        for chunk in super().chunks(size, most):
             done += len(chunk[1])
             yield chunk
         self._guiding.check_count(done)

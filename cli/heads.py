@@ -11,6 +11,7 @@ import typer
 
 from nmt.cli import output as out
 from nmt.cli.attention import Text
+from nmt.cli.outputs import check_new
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from nmt.checkpoint import LoadedModel
     from nmt.head_analysis import Analysis, HeadReport, Importances
 
+# Of what changes without a head: the sign where the model is worse.
+WORSE = {"loss": 1, "BLEU": -1}
 # Columns of the table: their names, and the scores they show.
 COLUMNS = {
     "entropy": "entropy",
@@ -70,14 +73,16 @@ def heads(
         raise UserError(f"--output {output}: the format is not known; use .html, .png, .svg or .pdf")
     text = Text(source, target, None, max_sentences)
 
-    from nmt.checkpoint import load_model
+    from nmt.checkpoint import MANIFEST, load_model
+    from nmt.data.corpus import sha256_of
     from nmt.device import choose_device
     from nmt.files import write_file
     from nmt.head_analysis import all_heads, analyse
     from nmt.head_analysis import importance as measure
+    from nmt.results import of_model
 
-    if output is not None and output.parent.is_dir():
-        out.check_output(output, *text.files, *references)
+    if output is not None:
+        check_new("--output", output, [*text.files, *references, *([] if training is None else [training])])
     loaded = load_model(model, choose_device(device))
     lines = text.read(loaded)
     if importance:
@@ -93,16 +98,19 @@ def heads(
         of_pairs = [[reference[pair.line - 1] for pair in pairs] for reference in right]
         worth = measure(loaded, pairs, of_pairs, lambda n, of: out.status(f"{n} of {of} heads masked"))
     out.status("")
-    table = _Table(found, worth, sort)
+    identity = of_model(sha256_of(loaded.folder / MANIFEST)).strip()
+    names = " and ".join(str(path) for path in references)
+    table = _Table(found, worth, sort, f"{names}, {_sentences(total)}, {identity}")
     about = {
         "model": str(loaded.folder),
+        "manifest": identity.removeprefix("model:"),
         "source": source,
         "target": target,
         "references": [str(path) for path in references],
         "rare_by": str(training or source),
     }
     if output is not None:
-        title = f"Heads of {model}, {total:,} sentence{'s' if total != 1 else ''} of {source}"
+        title = f"Heads of {model}, {_sentences(total)} of {source}, {identity}"
         content = table.page(title) if output.suffix == ".html" else table.picture(title, output.suffix)
         write_file(output, content)
         out.note(f"{output}: {len(found.heads)} heads")
@@ -155,8 +163,9 @@ def _counts(loaded: LoadedModel, pairs: list[Pair], training: Path | None) -> An
 class _Table:
     """The reports as rows, in order."""
 
-    def __init__(self, found: Analysis, worth: Importances | None, sort: str | None):
-        self.found, self.worth = found, worth
+    def __init__(self, found: Analysis, worth: Importances | None, sort: str | None, measured_on: str):
+        """`measured_on` says what BLEU is of: the references, their number, the model."""
+        self.found, self.worth, self.measured_on = found, worth, measured_on
         self.reports = list(found.heads)
         if sort is not None:
             # What matters most comes first: of BLEU the deepest fall. Heads without that score come last.
@@ -218,7 +227,10 @@ class _Table:
                 f"with it {self.worth.loss:.3f})"
             )
             if self.worth.bleu is not None:
-                lines.append(f"BLEU with all heads: {self.worth.bleu:.2f}")
+                lines.append(
+                    f"BLEU with all heads: {self.worth.bleu:.2f} ({self.measured_on}; "
+                    f"{self.worth.bleu_signature})"
+                )
         return lines
 
     def document(self) -> dict[str, Any]:
@@ -242,6 +254,7 @@ class _Table:
         document: dict[str, Any] = {"heads": heads, "ranking": ranking, "spread_evenly": chance}
         if self.worth is not None:
             document |= {"loss": round(self.worth.loss, 6), "bleu": self.worth.bleu}
+            document["bleu_signature"] = self.worth.bleu_signature
         return document
 
     def picture(self, title: str, suffix: str) -> bytes:
@@ -260,7 +273,7 @@ class _Table:
                     kinds[head.kind] = np.full(size, np.nan)
                 if number is not None:
                     kinds[head.kind][head.layer - 1, head.head - 1] = number
-        return draw_heads(scores, suffix, title)
+        return draw_heads(scores, suffix, title, WORSE)
 
     def page(self, title: str) -> str:
         from nmt.page import fill_table
@@ -271,10 +284,18 @@ class _Table:
         }
         rows = []
         for report, row in zip(self.reports, self.rows, strict=True):
-            shades = [abs(self._numbers(report)[name] or 0) / most[name] for name in self.columns]
+            numbers = {name: self._numbers(report)[name] or 0 for name in self.columns}
+            shades = [
+                -WORSE[name] * number / most[name] if name in WORSE else abs(number) / most[name]
+                for name, number in numbers.items()
+            ]
             names: list[float | None] = [None] * 3
             rows.append(list(zip(row, [*names, *shades], strict=True)))
         return fill_table(title, self.header, rows, self.summary())
+
+
+def _sentences(count: int) -> str:
+    return f"{count:,} sentence{'s' if count != 1 else ''}"
 
 
 def _rounded(value: Any) -> Any:

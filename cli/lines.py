@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # need not wait for many.
 CHUNK_LINES = 2000
 FIRST_CHUNKS = (32, 256)
+GPU_CHUNK_LINES = 20_000  # a GPU wants many at once, and has done as many in seconds
 
 
 class Lines:
@@ -49,16 +50,16 @@ class Lines:
             if count:
                 self.total = sum(1 for _ in read_raw_lines(source))
 
-    def chunks(self, size: int | None = None) -> Iterator[Chunk]:
+    def chunks(self, size: int | None = None, most: int | None = None) -> Iterator[Chunk]:
         """Chunks of a file have `size` lines, of other input at most so many: what has arrived.
 
-        Without a size they have FIRST_CHUNKS, then CHUNK_LINES.
+        Without a size they have FIRST_CHUNKS, then `most`, or CHUNK_LINES.
 
         Raises:
             UserError: a line is not UTF-8; the lines before it have been yielded.
         """
         waits = self.source == "-" and not _is_redirected_file()
-        sizes = itertools.chain(FIRST_CHUNKS, itertools.repeat(CHUNK_LINES))
+        sizes = itertools.chain(FIRST_CHUNKS, itertools.repeat(most or CHUNK_LINES))
         if size is not None:
             sizes = itertools.chain((), itertools.repeat(size))
         first = 1
@@ -100,7 +101,7 @@ def _arriving(source: str, sizes: Iterator[int]) -> Iterator[list[str]]:
     """Waits for one line, then takes all that have arrived."""
     from nmt.data.corpus import read_lines
 
-    arrived: queue.Queue[str | BaseException | None] = queue.Queue(maxsize=4 * CHUNK_LINES)
+    arrived: queue.Queue[str | BaseException | None] = queue.Queue(maxsize=4 * GPU_CHUNK_LINES)
 
     def read() -> None:
         try:

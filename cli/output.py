@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +89,23 @@ def check_output(output: Path, *inputs: str | Path) -> None:
         raise UserError("its folder does not exist; create it first", file=output)
     if output.exists() and any(str(path) != "-" and output.samefile(path) for path in inputs):
         raise UserError("is the input too; choose another --output", file=output)
+    check_writable(output)
+
+
+def check_writable(path: Path, option: str = "--output") -> None:
+    """UserError where nothing can be written under that name, whose folder is there."""
+    target = path.resolve()
+    try:
+        if target.exists() and not target.is_file():  # a pipe or a device is written to, not replaced
+            if not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        # A file is written beside and renamed.
+        descriptor, beside = tempfile.mkstemp(prefix=f".{target.name[:32]}.partial-", dir=target.parent)
+        os.close(descriptor)
+        Path(beside).unlink()
+    except OSError as error:
+        raise UserError(f"cannot be written ({error.strerror}); choose another {option}", file=path) from None
 
 
 @contextlib.contextmanager

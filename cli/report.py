@@ -26,6 +26,10 @@ def report(
         ),
     ] = None,
     max_sentences: Annotated[int, typer.Option(min=1, help="The most sentences of each list.")] = 25,
+    line: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="A line of the test set whose attention is drawn; may be given again."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[
         bool, typer.Option("--json", help="All that the page says as one JSON document.")
@@ -50,6 +54,7 @@ def report(
         runs,
         test=test,
         max_sentences=max_sentences,
+        lines=line or [],
         device=str(choose_device(device)),
         command=sys.argv,
         observer=Observer(out.status, out.note, out.warn),

@@ -27,7 +27,7 @@ def save(translating: Translating, lines: Lines, target: Path, *, restart: bool)
             continuing(partial.lines, partial.path)
         progress = Progress(lines.total, begun=partial.lines, shown=not lines.typed)
         translating.tell(progress.found)
-        for chunk in partial.rest(lines.chunks()):
+        for chunk in partial.rest(lines.chunks(most=translating.most_lines)):
             partial.append(translating.translate(chunk), chunk[1])
             progress.show(partial.lines)
         progress.end()
@@ -41,7 +41,7 @@ def stream(translating: Translating, lines: Lines, file: Any) -> None:
     """Translate into what is no file to be continued: standard output, a pipe, a device."""
     progress = Progress(lines.total, shown=not lines.typed)
     translating.tell(progress.found)
-    for chunk in lines.chunks():
+    for chunk in lines.chunks(most=translating.most_lines):
         file.write(translating.translate(chunk))
         file.flush()
         progress.show(chunk[0] - 1 + len(chunk[1]))

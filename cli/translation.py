@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nmt.cli import lines as input_lines
 from nmt.cli import output as out
 from nmt.cli.drawing import Drawing
 from nmt.cli.guiding import Guiding
@@ -189,6 +190,12 @@ class Translating:
             threads=torch.get_num_threads(),
         )
         return loaded, search, engine
+
+    @property
+    def most_lines(self) -> int:
+        """To be translated together."""
+        on_gpu = self._translator.device.type == "cuda"
+        return input_lines.GPU_CHUNK_LINES if on_gpu else input_lines.CHUNK_LINES
 
     def tell(self, found: Callable[[], None]) -> None:
         """Have it called with each translation that is found, before `translate` returns."""

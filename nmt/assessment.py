@@ -27,7 +27,7 @@ class Measured:
     by_length: tuple[Bucket, ...] = ()
     by_frequency: tuple[Bucket, ...] = ()
 
-    def row(self, test_set: str, lines: int, about: Mapping[str, Any]) -> Row:
+    def row(self, test_set: str, metrics: MetricSet, about: Mapping[str, Any]) -> Row:
         """As results tables have it."""
         score = self.score
         return Row(
@@ -38,7 +38,8 @@ class Measured:
             confidence_low=_rounded(score.confidence_low),
             confidence_high=_rounded(score.confidence_high),
             signature=score.signature,
-            lines=lines,
+            lines=metrics.size,
+            references=metrics.fingerprint,
             **about,
         )
 

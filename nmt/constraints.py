@@ -42,7 +42,14 @@ class Wish:
     def refuse(self, kind: str, message: str) -> UserError:
         """The error to raise for what one of the files asks."""
         file = self.files.get(kind)
+        if file is None and self.line is not None:  # asked of all lines
+            message = f"input line {self.line}: {message}"
         return UserError(message, file=file, line=None if file is None else self.line)
+
+    @property
+    def of_whole_line(self) -> bool:
+        """Whether it says something of the line as a whole, so that parts of it would not do."""
+        return bool(self.prefix.strip() or self.required or any(" " in phrase for phrase in self.forbidden))
 
     def of_parts(self, count: int) -> list[Wish | None]:
         """What is wanted of each part of a line that is translated in parts; none of a blank line.

@@ -29,6 +29,8 @@ def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.
         name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it computes nothing")
         torch.empty(0, device=device)
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # streams and graphs are of the current one

@@ -13,7 +13,7 @@ from nmt.words import SEGMENTATIONS, split_words
 
 Link = tuple[int, int]  # (source word, target word), both from 0
 
-_LINK = re.compile(r"(\d+)([-p?])(\d+)", re.ASCII)
+_LINK = re.compile(r"(\d{1,9})([-p?])(\d{1,9})", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from nmt.attention_maps import KINDS, Pair, attention_maps, ids_of, rows_and_col
 from nmt.checkpoint import LoadedModel
 from nmt.data.tokenizer import EOS, SPECIAL_IDS
 from nmt.errors import UserError
-from nmt.evaluation import scores_of
+from nmt.evaluation import Score, scores_of
 from nmt.forced import Weights, log_probabilities
 from nmt.head_scores import OFFSETS, POSITIONAL, Floats
-from nmt.metric_set import MetricSet
+from nmt.metric_set import MetricOptions, MetricSet, tokenizer_here
 from nmt.translator import Translator
 
+LEAST_ROWS = 10  # that a head is called positional by
 Counts = Mapping[int, int]  # how often a token comes in a text
 
 
@@ -55,8 +56,9 @@ class HeadReport:
     before: float | None  # mean weight of the token before, in attention over the source of the place before
     same: float | None
     after: float | None
-    offset: int | None  # where the largest weight is most often
+    offset: int | None  # where the largest weight is most often, of places that `LEAST_ROWS` rows have
     offset_share: float | None  # how often it is there
+    offset_rows: int | None  # of so many rows
     rare: float | None  # how often it looks most at the least frequent token
     copying: float | None  # cross: weight of the source word that is the word being written
     induction: float | None  # self: weight of what followed before, where a pattern comes again
@@ -207,6 +209,8 @@ def _report(head: Head, tally: _Tally) -> HeadReport:
     at = {
         offset: None if np.isnan(mean) else float(mean) for offset, mean in zip(OFFSETS, means, strict=True)
     }
+    # In a text of a few words one row decides how often, and says nothing of the head.
+    shares = np.where(rows_O >= LEAST_ROWS, shares, np.nan)
     best = None if np.isnan(shares).all() else int(np.nanargmax(shares))
 
     def mean(name: str) -> float | None:
@@ -222,6 +226,7 @@ def _report(head: Head, tally: _Tally) -> HeadReport:
         after=at[1],
         offset=None if best is None else OFFSETS[best],
         offset_share=None if best is None else float(shares[best]),
+        offset_rows=None if best is None else int(rows_O[best]),
         rare=mean("rare"),
         copying=mean("copying"),
         induction=mean("induction"),
@@ -244,6 +249,7 @@ class Importances:
     loss: float  # of the whole model, in nats a target token
     bleu: float | None
     by_head: dict[Head, Importance]
+    bleu_signature: str | None = None
 
 
 def all_heads(model: Any) -> list[Head]:
@@ -305,15 +311,16 @@ def importance(
         UserError: the architecture has no heads.
     """
     heads = all_heads(loaded.model)
-    loss, bleu = _loss(loaded, pairs), _bleu(loaded, pairs, references)
+    loss, score = _loss(loaded, pairs), _bleu(loaded, pairs, references)
+    bleu = None if score is None else score.score
     by_head = {}
     for done, head in enumerate(heads, start=1):
         with masked(loaded.model, head):
-            without, bleu_without = _loss(loaded, pairs), _bleu(loaded, pairs, references)
-        fall = None if bleu is None or bleu_without is None else bleu - bleu_without
+            without, score_without = _loss(loaded, pairs), _bleu(loaded, pairs, references)
+        fall = None if bleu is None or score_without is None else bleu - score_without.score
         by_head[head] = Importance(without - loss, fall)
         tell(done, len(heads))
-    return Importances(loss, bleu, by_head)
+    return Importances(loss, bleu, by_head, None if score is None else score.signature)
 
 
 def _loss(loaded: LoadedModel, pairs: Sequence[Pair]) -> float:
@@ -321,10 +328,11 @@ def _loss(loaded: LoadedModel, pairs: Sequence[Pair]) -> float:
     return -float(np.concatenate(log_probabilities([loaded], sources, targets)).mean(dtype=np.float64))
 
 
-def _bleu(loaded: LoadedModel, pairs: Sequence[Pair], references: Sequence[Sequence[str]]) -> float | None:
+def _bleu(loaded: LoadedModel, pairs: Sequence[Pair], references: Sequence[Sequence[str]]) -> Score | None:
     if not references:
         return None
     # A translator anew: it packs the matrices as they are now.
     with torch.inference_mode():
         texts = [found.text for found in Translator.of(loaded).translate([pair.source for pair in pairs])]
-    return scores_of(texts, MetricSet(references, names=["bleu"]))[0].score
+    options = MetricOptions(tokenizer_here(loaded.config.data.target_language))
+    return scores_of(texts, MetricSet(references, options, names=["bleu"]))[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from nmt import __version__, resampling
 from nmt.checkpoint import MANIFEST, LoadedModel
+from nmt.config import SearchConfig
 from nmt.config_file import changed_search, load_config
 from nmt.data.corpus import find_side, is_tsv, read_lines, read_parallel, sha256_of
 from nmt.errors import UserError
@@ -23,65 +25,113 @@ from nmt.results import of_model
 from nmt.text_alignment import Alignment
 from nmt.translator import Translator
 
+# Lines between two signs of life; more at once would be little faster.
+TOLD_LINES = 500
+# How signatures call what is chosen of [search]. How lines are batched changes no translation.
+_SEARCH = {"beam_size": "beam", "length_penalty": "penalty", "tag": "tag", "precision": "precision"}
+
 
 @dataclass(frozen=True)
 class ModelUnderTest:
-    """A model and how it searches.
+    """A model, or several that translate together, and how they search.
 
     Args:
         chosen: keys of [search] that differ from the model's own, as far as given.
+        ensemble: further models, to average with.
     """
 
     loaded: LoadedModel
-    chosen: Mapping[str, float]
+    chosen: Mapping[str, Any]
+    ensemble: Sequence[LoadedModel] = ()
 
     @property
     def identity(self) -> str:
-        """What a signature ends with: the model's hash."""
-        return of_model(sha256_of(self.loaded.folder / MANIFEST))
+        """What a signature ends with: the hashes of the models."""
+        return self._identity()
+
+    def _identity(self, chosen: str = "") -> str:
+        models = [self.loaded, *self.ensemble]
+        return of_model(*(sha256_of(one.folder / MANIFEST) for one in models), chosen=chosen)
+
+    @cached_property
+    def search(self) -> SearchConfig:
+        """UserError where what is chosen does not go together."""
+        return changed_search(self.loaded.config.search, self.chosen)
+
+    @cached_property
+    def reading(self) -> LoadedModel:
+        """The model, which reads a source as search does: with its tag."""
+        config = self.loaded.config
+        search = config.search.model_copy(update={"tag": self.search.tag})
+        return replace(self.loaded, config=config.model_copy(update={"search": search}))
 
     @property
     def search_signature(self) -> str:
         """How the search differs from the model's own, which is part of the model: rows of another are
         others."""
-        configured = self.loaded.config.search.model_dump()
-        names = {"beam_size": "beam", "length_penalty": "penalty"}
-        return "".join(
-            f"|{names[key]}:{value}" for key, value in self.chosen.items() if value != configured[key]
-        )
+        return self._differing(*_SEARCH) + self._together
+
+    def _differing(self, *keys: str) -> str:
+        own = self.loaded.config.search
+        changed = [key for key in keys if getattr(self.search, key) != getattr(own, key)]
+        return "".join(f"|{_SEARCH[key]}:{getattr(self.search, key) or 'none'}" for key in changed)
+
+    @property
+    def _together(self) -> str:
+        if not self.ensemble:
+            return ""
+        return f"|models:{1 + len(self.ensemble)}|mean:{self.search.ensemble_by}"
 
     def about(self) -> dict[str, Any]:
-        """What a row of results says of the model."""
+        """What a row of results says of the models: sums, of several."""
+        models = [self.loaded, *self.ensemble]
+        seconds = [one.manifest.get("train_seconds") for one in models]
         return {
-            "parameters": parameter_counts(self.loaded.model)["total"],
-            "train_seconds": self.loaded.manifest.get("train_seconds"),
+            "parameters": sum(parameter_counts(one.model)["total"] for one in models),
+            "train_seconds": None if None in seconds else sum(seconds),
             "device": str(next(self.loaded.model.parameters()).device),
         }
 
-    def translate(self, sources: Sequence[str]) -> list[str]:
-        search = changed_search(self.loaded.config.search, self.chosen)
-        return [t.text for t in Translator.of(self.loaded, search).translate(list(sources))]
+    def translate(self, sources: Sequence[str], tell: Callable[[int], None] | None = None) -> list[str]:
+        """
+        Args:
+            tell: called with the number of lines done, every `TOLD_LINES`.
+        """
+        translator = Translator.of(self.loaded, self.search, ensemble=self.ensemble)
+        together = len(sources) if tell is None else TOLD_LINES
+        texts: list[str] = []
+        for start in range(0, len(sources), max(1, together)):
+            found = translator.translate(sources[start : start + together])
+            texts += [translation.text for translation in found]
+            if tell is not None:
+                tell(len(texts))
+        return texts
 
     def perplexity(
         self, sources: Sequence[str], targets: Sequence[str], *, confidence: bool
     ) -> tuple[Score | None, int]:
         """Of the reference, and how many pairs were left out because they are too long for the model; no
         score where all are."""
-        loaded = self.loaded
-        encoded = [
-            loaded.source_tokenizer.encode_all(list(sources)),
-            loaded.target_tokenizer.encode_all(list(targets)),
-        ]
-        fits = fitting(loaded, *encoded)
-        kept = [[ids for ids, does in zip(side, fits, strict=True) if does] for side in encoded]
-        left_out = fits.count(False)
-        if not kept[0]:
+        models = [self.reading, *self.ensemble]
+        written = models[0].target_tokenizer.encode_all(list(targets))
+        read = [one.source_tokenizer.encode_all(list(sources)) for one in models]
+        fits = [fitting(one, ids, written) for one, ids in zip(models, read, strict=True)]
+        kept = [place for place in range(len(written)) if all(of_model[place] for of_model in fits)]
+        left_out = len(written) - len(kept)
+        if not kept:
             return None, left_out
-        found = log_probabilities([loaded], *kept)
+        found = log_probabilities(
+            models,
+            [read[0][place] for place in kept],
+            [written[place] for place in kept],
+            by=self.search.ensemble_by,
+        )
         counts = np.array([(-float(values.sum(dtype=np.float64)), len(values)) for values in found])
         nats, tokens = counts.sum(axis=0)
-        about = f"tokens:{loaded.config.tokenizer.type}|vocabulary:{len(loaded.target_tokenizer)}"
+        first = self.loaded
+        about = f"tokens:{first.config.tokenizer.type}|vocabulary:{len(first.target_tokenizer)}"
         about += f"|left-out:{left_out}" if left_out else ""
+        about += self._differing("tag") + self._together
         return self._score(
             "perplexity", perplexity(nats / tokens), about, counts, _perplexities, confidence
         ), left_out
@@ -90,12 +140,17 @@ class ModelUnderTest:
         """AER of links read off the model's attention."""
         agreement = agreement_of(found.links, gold)
         view = found.view
-        about = f"words:{words}|layer:{view.layer or 'mean'}|head:{view.head or 'mean'}"
-        about += "|shift:yes" if view.shift else ""
+        seen = f"layer:{view.layer or 'mean'}|head:{view.head or 'mean'}" + (
+            "|shift:yes" if view.shift else ""
+        )
+        chosen = ""
+        if len(found.ranking) > 1:  # of so many views this one agrees best with the links it is measured by
+            seen, chosen = f"view:best-of-{len(found.ranking)}-by-gold", seen
+        about = f"words:{words}|{seen}|links:argmax{self._differing('tag')}"
         counts = [
             agreement_of([links], [right]).counts for links, right in zip(found.links, gold, strict=True)
         ]
-        return self._score("AER", agreement.aer, f"{about}|links:argmax", counts, _error_rates, confidence)
+        return self._score("AER", agreement.aer, about, counts, _error_rates, confidence, chosen)
 
     def _score(
         self,
@@ -105,12 +160,14 @@ class ModelUnderTest:
         counts: Sequence[Any] | Numbers,
         scores: Callable[[Numbers], Numbers],
         confidence: bool,
+        chosen: str = "",
     ) -> Score:
         """With an interval by resampling, if asked for."""
+        identity = self._identity(chosen)
         about += f"|nmt:{__version__}"
         if not confidence:
-            return Score(metric, value, about + self.identity)
-        signature = f"{about}|{resampling.signature()}{self.identity}"
+            return Score(metric, value, about + identity)
+        signature = f"{about}|{resampling.signature()}{identity}"
         return Score(metric, value, signature, *interval(resampled(counts, scores)))
 
 

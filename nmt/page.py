@@ -39,7 +39,8 @@ def fill_table(
     rows: Sequence[Sequence[tuple[str, float | None]]],
     notes: Sequence[str] = (),
 ) -> str:
-    """A page with a table, each cell with how dark it is (0 to 1, None: not shaded). It has no script."""
+    """A page with a table, each cell with how dark it is (0 to 1, None: not shaded; below 0 in the
+    colour of harm). It has no script."""
     page = (resources.files("nmt") / "pages" / "heads.html").read_text(encoding="utf-8")
     style = page[page.index("<style>") + len("<style>") : page.index("</style>")]
     body = []
@@ -62,7 +63,10 @@ def fill_table(
 
 
 def _shade(shade: float | None) -> str:
-    return "" if shade is None else f" class=s{round(10 * min(shade, 1))}"
+    if shade is None:
+        return ""
+    step = f"s{round(10 * min(abs(shade), 1))}"
+    return f' class="{step} worse"' if shade < 0 else f" class={step}"
 
 
 def _hash(text: str) -> str:

@@ -14,6 +14,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
@@ -23,6 +24,7 @@ from nmt.search import TENSORS, Method, Rows, SearchState, Step, advance
 
 # Steps of the same shapes before one is recorded: recording takes as long as a few steps.
 _STEPS_BEFORE = 2
+_FREE = 0.25  # of a device's memory; with less, what nobody uses is given back before a recording
 
 
 class FixedSearchState(SearchState, Protocol):
@@ -51,11 +53,12 @@ def on_gpu(compute: Callable[[], object]) -> Recording:
     Raises:
         RuntimeError: it does something that cannot be recorded, such as asking the device for a number.
     """
-    # A recording cannot take what the allocator holds for others: it is given back first.
     torch.cuda.synchronize()
-    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    if free < total * _FREE:  # a recording cannot take what the allocator holds for others
+        torch.cuda.empty_cache()
     graph = torch.cuda.CUDAGraph()
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = _stream(torch.cuda.current_device())
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         graph.capture_begin(capture_error_mode="thread_local")  # other threads may go on
@@ -68,6 +71,12 @@ def on_gpu(compute: Callable[[], object]) -> Recording:
         graph.capture_end()
     torch.cuda.current_stream().wait_stream(stream)
     return graph
+
+
+@cache
+def _stream(device: int) -> torch.cuda.Stream:
+    """One for all recordings on a device: each stream has a workspace for products that it keeps."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class Replay(Generic[StateT]):

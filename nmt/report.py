@@ -6,19 +6,21 @@ L layers, H heads, T and S target and source tokens with their ends.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nmt import __version__
+from nmt.alignment import default_view
 from nmt.assessment import Measured, assess
 from nmt.checkpoint import LoadedModel, load_model
 from nmt.data.corpus import is_tsv
 from nmt.data.tokenizer import EOS, SPACE
+from nmt.errors import UserError
 from nmt.evaluation import check
 from nmt.forced import attention
-from nmt.metric_set import MetricSet
+from nmt.metric_set import MetricOptions, MetricSet, tokenizer_here
 from nmt.model_evaluation import ModelUnderTest
 from nmt.models import parameter_counts
 from nmt.report_runs import (
@@ -67,6 +69,7 @@ def report(
     *,
     test: str | None = None,
     max_sentences: int = 25,
+    lines: Sequence[int] = (),
     device: str = "cpu",
     command: Sequence[str] = (),
     observer: Observer | None = None,
@@ -77,29 +80,32 @@ def report(
         folders: of runs; scores of the others are compared with the first one's.
         test: prefix of a test set; else the runs' first, or their validation set.
         max_sentences: of each list, such as the best.
+        lines: of the test set, from 1, whose attention is drawn; without them a few of the lists.
         device: where translation is done.
         command: that made the report.
 
     Raises:
-        UserError: a folder is no run, a run has no validation, the runs share no test sentence.
+        UserError: a folder is no run, a run has no validation, the runs share no test sentence, or not a line
+            that is asked for.
     """
     observer = observer or Observer()
     runs = read_runs(folders)
     chosen = choose_test_set(runs, test)
+    asked = _places_of(lines, chosen)
     for note in chosen.notes:
         observer.note(note)
     sources = [chosen.sets[0].pairs[place][0] for place in chosen.places[0]]
     references = [chosen.sets[0].pairs[place][1] for place in chosen.places[0]]
     check(len(sources), [references], names=[chosen.sets[0].prefix])
     systems = [_translate(run, chosen, number, device, observer) for number, run in enumerate(runs)]
-    metrics = MetricSet([references])
+    metrics = MetricSet([references], MetricOptions(tokenizer_here(runs[0].config.data.target_language)))
     observer.tell("scores")
     measured = _measure(systems, metrics, sources, references, observer)
     rows = []
     for one in measured:
         under_test = ModelUnderTest(next(s.loaded for s in systems if s.run.name == one.system), {})
-        rows.append(asdict(one.row(chosen.sets[0].name, len(sources), under_test.about())) | one.details())
-    sentences = _sentences(systems, metrics, sources, references, chosen.places[0], max_sentences)
+        rows.append(asdict(one.row(chosen.sets[0].name, metrics, under_test.about())) | one.details())
+    sentences = _sentences(systems, metrics, sources, references, chosen.places[0], max_sentences, asked)
     observer.tell("attention")
     return {
         "nmt": __version__,
@@ -135,7 +141,7 @@ def report(
             for system in systems
         ],
         "sentences": sentences,
-        "attention": _attention(systems, sentences),
+        "attention": _attention(systems, sentences, asked, observer),
         "commands": [
             {
                 "run": system.run.name,
@@ -203,8 +209,9 @@ def _sentences(
     references: Sequence[str],
     places: Sequence[int],
     most: int,
+    asked: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Lists of lines and, once each, the lines that are in them."""
+    """Lists of lines and, once each, the lines that are in them, and those `asked` for."""
     scores, flags = {}, {}
     for system in systems:
         name = system.run.name
@@ -218,7 +225,7 @@ def _sentences(
             )
         ]
     lists = sentence_lists(scores, flags, references, sources, most)
-    shown = sorted({place for found in lists for place in found["places"]})
+    shown = sorted({place for found in lists for place in found["places"]} | set(asked))
     row_of = {place: row for row, place in enumerate(shown)}
     signatures = {name: str(metric.get_signature()) for name, metric in metrics.of_sentences().items()}
     return {
@@ -258,11 +265,25 @@ def _sentences(
     }
 
 
-def _attention(systems: Sequence[_System], sentences: dict[str, Any]) -> dict[str, Any]:
-    """The mean attention of all layers and heads over the source, of a few of the sentences that are shown.
+def _places_of(lines: Sequence[int], chosen: Comparable) -> list[int]:
+    """Places among the lines that are compared, each once."""
+    place_of = {line + 1: place for place, line in enumerate(chosen.places[0])}
+    for line in lines:
+        if line not in place_of:
+            raise UserError(
+                f"has no line {line} that is compared; choose another --line", file=chosen.sets[0].prefix
+            )
+    return list(dict.fromkeys(place_of[line] for line in lines))
 
-    They are taken from the lists in turns, if every run wrote them in one part and they are not too long
-    to be seen.
+
+def _attention(
+    systems: Sequence[_System], sentences: dict[str, Any], asked: Sequence[int], observer: Observer
+) -> dict[str, Any]:
+    """The attention over the source of a few of the sentences that are shown, as `default_view` has it: of
+    the head that was trained on alignments, else the mean of all.
+
+    They are those asked for, else taken from the lists in turns, if every run wrote them in one part and they
+    are not too long to be seen.
     """
     with_attention = [system for system in systems if system.loaded.model.recorded_a_layer]
     without = [system.run.name for system in systems if not system.loaded.model.recorded_a_layer]
@@ -273,14 +294,17 @@ def _attention(systems: Sequence[_System], sentences: dict[str, Any]) -> dict[st
     }
     chosen: list[tuple[int, str]] = []  # row, title of its list
     turns = max((len(found["rows"]) for found in sentences["lists"]), default=0)
-    candidates = (
+    row_of = {row["place"]: number for number, row in enumerate(rows)}
+    candidates: Iterable[tuple[int, str]] = (
         (found["rows"][turn], found["title"])
         for turn in range(turns)
         for found in sentences["lists"]
         if turn < len(found["rows"])
     )
+    if asked:
+        candidates = [(row_of[place], "asked for") for place in asked]
     for number, title in candidates:
-        if len(chosen) == MOST_ATTENTION or not with_attention:
+        if (len(chosen) == MOST_ATTENTION and not asked) or not with_attention:
             break
         place = rows[number]["place"]
         fits = all(
@@ -291,6 +315,11 @@ def _attention(systems: Sequence[_System], sentences: dict[str, Any]) -> dict[st
         )
         if fits and number not in [row for row, _ in chosen]:
             chosen.append((number, title))
+        elif asked:
+            observer.warn(
+                f"the attention of line {rows[number]['line']} is not drawn: the line or a translation is "
+                f"empty, above {MOST_TOKENS} tokens or was made in parts"
+            )
     drawn: list[dict[str, Any]] = [
         {"row": number, "line": rows[number]["line"], "why": title, "maps": []} for number, title in chosen
     ]
@@ -299,13 +328,15 @@ def _attention(systems: Sequence[_System], sentences: dict[str, Any]) -> dict[st
         sources = [encoded[system.run.name][number] for number, _ in chosen]
         targets = [[target.id_of(t) for t in system.tokens[rows[number]["place"]]] for number, _ in chosen]
         maps: list[dict[str, Any]] = [{}] * len(chosen)
+        view = default_view(system.loaded)
         for index, weights_LHTS in attention(system.loaded, sources, targets):
-            mean_TS = weights_LHTS.mean(axis=(0, 1))
+            weights_TS = view.of(weights_LHTS)
             maps[index] = {
                 "run": system.run.name,
+                "view": str(view),
                 "rows": _shown(target.pieces([*targets[index], EOS])),
                 "columns": _shown(source.pieces([*sources[index], EOS])),
-                "weights": (mean_TS * PARTS).round().astype(int).tolist(),
+                "weights": (weights_TS * PARTS).round().astype(int).tolist(),
             }
         for one, found in zip(drawn, maps, strict=True):
             one["maps"].append(found)

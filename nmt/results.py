@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,14 +29,22 @@ class Row:
     train_seconds: float | None = None
     device: str | None = None
     lines: int | None = None  # size of the test set
+    references: str | None = None  # of its references, the beginning of their hash
 
 
-_MODEL = re.compile(r" model:([0-9a-f]+)")
+_MOST_DIGITS = 4
+_MODEL = re.compile(r" model:(?P<hashes>[0-9a-f+]+)(?:\([^)]*\))?")
 
 
-def of_model(manifest_hash: str) -> str:
-    """What a signature ends with that is about a model: which one, by the sha256 of its manifest.json."""
-    return f" model:{manifest_hash[:12]}"
+def of_model(*manifest_hashes: str, chosen: str = "") -> str:
+    """What a signature ends with that is about a model: which one, by the sha256 of its manifest.json.
+
+    Args:
+        manifest_hashes: several of models that made one number together.
+        chosen: what was chosen for this model by a rule that the rest of the signature names.
+    """
+    hashes = "+".join(hash_[:12] for hash_ in manifest_hashes)
+    return f" model:{hashes}" + (f"({chosen})" if chosen else "")
 
 
 def without_model(signature: str) -> str:
@@ -41,8 +52,18 @@ def without_model(signature: str) -> str:
     return _MODEL.sub("", signature)
 
 
+def models_in(signature: str) -> list[str]:
+    """What `of_model` put into a signature: hashes, those of models together joined by +."""
+    return [match["hashes"] for match in _MODEL.finditer(signature)]
+
+
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a results.json; none where there is no file."""
+    """The rows of a results.json; none where there is no file.
+
+    Raises:
+        UserError: it is no results table, or is not named .json.
+    """
+    _check_name(path)
     try:
         return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
     except FileNotFoundError:
@@ -54,16 +75,46 @@ def read_rows(path: Path) -> list[Row]:
 def add_rows(path: Path, rows: list[Row]) -> None:
     """Add rows, replacing those of the same system, test set, metric and signature; write both files.
 
-    A system that was trained again has another model in its signature, and its rows are replaced.
+    A system that was trained again has another model in its signature, and its rows are replaced. A test set
+    of the same name with other references is another. Several processes may add to one file.
     """
+    _check_name(path)
+    with _alone(path.resolve()):  # a link stays a link
+        merged = {_key(row): row for row in read_rows(path)}
+        for row in rows:
+            of_earlier_version = (*_key(row)[:-1], None)  # which did not hash references
+            if row.references is not None and of_earlier_version in merged:
+                # In its place, as with a row of the same key.
+                merged = {_key(row) if key == of_earlier_version else key: old for key, old in merged.items()}
+            merged[_key(row)] = row
+        write_file(path, json.dumps([asdict(row) for row in merged.values()], indent=2) + "\n")
+        write_file(path.with_suffix(".md"), as_markdown(list(merged.values())))
 
-    def key(row: Row) -> tuple[str, ...]:
-        return (row.system, row.test_set, row.metric, without_model(row.signature))
 
-    merged = {key(row): row for row in read_rows(path)}
-    merged |= {key(row): row for row in rows}
-    write_file(path, json.dumps([asdict(row) for row in merged.values()], indent=2) + "\n")
-    write_file(path.with_suffix(".md"), as_markdown(list(merged.values())))
+def _check_name(path: Path) -> None:
+    if path.suffix != ".json":  # the table beside it, named .md, would take its place
+        raise UserError("is not a results table; name a file FILE.json", file=path)
+
+
+def _key(row: Row) -> tuple[str | int | None, ...]:
+    """What a row is the number of: a later one of the same takes its place."""
+    return (
+        row.system,
+        row.test_set,
+        row.metric,
+        without_model(row.signature),
+        row.lines,
+        row.references,
+    )
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time between reading a file and writing it. The others wait a moment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("ab") as file:  # the file itself is replaced
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def as_markdown(rows: list[Row]) -> str:
@@ -78,15 +129,16 @@ def as_markdown(rows: list[Row]) -> str:
     header += ["model"] if with_models else []
     marks = ["---"] * 2 + ["---:"] * (len(columns) + 2) + ["---"] * (1 + with_models)
     lines = [_line(header), _line(marks)]
+    name = _namer(rows)
     groups: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
     for row in rows:
-        groups.setdefault((row.system, row.test_set), {})[row.metric, without_model(row.signature)] = row
+        groups.setdefault((row.system, name(row)), {})[row.metric, without_model(row.signature)] = row
     for (system, test_set), found in groups.items():
         first = next(iter(found.values()))
-        models = dict.fromkeys(hash_ for row in found.values() for hash_ in _MODEL.findall(row.signature))
+        models = dict.fromkeys(hashes for row in found.values() for hashes in models_in(row.signature))
         cells = [
             system,
-            test_set if first.lines is None else f"{test_set} ({first.lines:,} lines)",
+            test_set,
             *(_score(found.get(column)) for column in columns),
             "" if first.parameters is None else f"{first.parameters:,}",
             "" if first.train_seconds is None else f"{first.train_seconds / 60:.1f} min",
@@ -97,13 +149,33 @@ def as_markdown(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _namer(rows: Sequence[Row]) -> Callable[[Row], str]:
+    """How a table calls the test set of a row: with its size, and by its hash where that tells it apart."""
+    known: dict[tuple[str, int | None], set[str]] = {}
+    for row in rows:
+        if row.references is not None:
+            known.setdefault((row.test_set, row.lines), set()).add(row.references)
+
+    def name(row: Row) -> str:
+        about = [] if row.lines is None else [f"{row.lines:,} line{'s' if row.lines != 1 else ''}"]
+        if row.references is not None and len(known[row.test_set, row.lines]) > 1:
+            about.append(f"references {row.references}")
+        return f"{row.test_set} ({', '.join(about)})" if about else row.test_set
+
+    return name
+
+
 def _score(row: Row | None) -> str:
     if row is None:
         return ""
-    if row.confidence_low is None or row.confidence_high is None:
+    low, high = row.confidence_low, row.confidence_high
+    if low is None or high is None:
         return f"{row.score:.{digits(row.metric)}f}"
-    fewer = digits(row.metric) - 1
-    interval = f"{row.confidence_low:.{fewer}f}-{row.confidence_high:.{fewer}f}"
+    fewer = digits(row.metric) - (row.metric != "perplexity")
+    # One of a long test set may be narrower than the last digit.
+    while low != high and fewer < _MOST_DIGITS and f"{low:.{fewer}f}" == f"{high:.{fewer}f}":
+        fewer += 1
+    interval = f"{low:.{fewer}f}-{high:.{fewer}f}"
     return f"{row.score:.{digits(row.metric)}f} ({interval})"
 
 
@@ -113,4 +185,9 @@ def digits(metric: str) -> int:
 
 
 def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(_cell(text) for text in cells)} |"
+
+
+def _cell(text: str) -> str:
+    """Text that neither ends a cell nor a line."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())

@@ -126,6 +126,11 @@ class Translator:
         sentence (`nmt.long_sentences`).
         `look` is called again and again while models search, and may raise.
         """
+        if search.beam_size > len(target_tokenizer):
+            raise UserError(
+                f"a beam of {search.beam_size:,} is more than the {len(target_tokenizer):,} tokens of the "
+                "vocabulary; lower --beam-size"
+            )
         self.look = look
         self.longest_seen = longest_seen
         self.draws, self.utility = draws, utility
@@ -213,7 +218,8 @@ class Translator:
             begin = len(parts)
             if line.strip() and ids:
                 first = 0
-                for part in self.parts_of(ids):
+                wish = wishes[number] if wishes else None
+                for part in self.parts_of(ids, wish):
                     parts.append(Part(line, ids, first, part))
                     first += len(part)
             parts_of.append(range(begin, len(parts)))
@@ -227,9 +233,10 @@ class Translator:
             for span in parts_of
         ]
 
-    def parts_of(self, ids: Sequence[int]) -> list[list[int]]:
+    def parts_of(self, ids: Sequence[int], wish: Wish | None = None) -> list[list[int]]:
         """A line as it is translated: whole, or in parts that are."""
-        return split_long(ids, self.source_tokenizer, self.most_source_tokens, self.longest_seen)
+        seen = None if wish is not None and wish.of_whole_line else self.longest_seen
+        return split_long(ids, self.source_tokenizer, self.most_source_tokens, seen)
 
     def translate_ids(
         self, sources: Sequence[Sequence[int]], wishes: Sequence[Wish | None] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -327,3 +327,25 @@ def test_threads_are_given_back_after_an_error(threads: int) -> None:
     assert finished == [1, 1]  # the others end first
     assert threads_now() == (threads, threads)
     assert in_threads([]) == []
+
+
+def test_more_cores_than_there_are_lines_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process for each hundred lines, and no threads, which would wait for each other."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    shares: list[int] = []
+
+    def in_processes(tasks: Sequence[Callable[[], Iterator[Any]]]) -> Iterator[tuple[int, Any]]:
+        for number, task in enumerate(tasks):
+            found = list(task())
+            shares.append(len(found))
+            yield from ((number, pair) for pair in found)
+
+    def search(sources: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[int, int]]:
+        for place, source in enumerate(sources):
+            yield place, len(source)
+
+    monkeypatch.setattr("nmt.budget.in_processes", in_processes)
+    lengths = [1 + i % 9 for i in range(1000)]
+    found = search_all(search, sources_of(lengths), batch_tokens=None, device=CPU, model=None)
+    assert found == lengths
+    assert shares == [100] * 10

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+import sacrebleu
+from sacrebleu.metrics.bleu import BLEU
 from sacrebleu_command import ORDINARY, disturbed, printed, single
 
 from nmt.errors import UserError
@@ -106,3 +109,20 @@ def test_validation_says_nothing_of_tokenised_text(caplog: pytest.LogCaptureFixt
     assert not caplog.records
     evaluate(lines, [lines], metrics=["bleu"])
     assert any("tokenized period" in record.getMessage() for record in caplog.records)
+
+
+CHINESE = (["我喜欢猫和狗。", "今天天气很好。"], ["我喜欢猫与狗。", "今天天气真好。"])
+
+
+def test_bleu_of_validation_has_the_tokenizer_of_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    hypotheses, reference = CHINESE
+    expected = sacrebleu.corpus_bleu(hypotheses, [reference], tokenize="zh").score
+    assert expected > 20
+    assert bleu(hypotheses, reference, "zh") == pytest.approx(expected)
+    assert bleu(hypotheses, reference, "zh_TW") == pytest.approx(expected)
+    assert bleu(hypotheses, reference, "de") < 1
+    # Where a tokenizer needs what is not installed, training goes on.
+    monkeypatch.setattr(BLEU, "_TOKENIZER_MAP", {"ja": "ja-mecab"})
+    monkeypatch.setitem(sys.modules, "MeCab", None)
+    by_characters = sacrebleu.corpus_bleu(hypotheses, [reference], tokenize="char").score
+    assert bleu(hypotheses, reference, "ja") == pytest.approx(by_characters)

@@ -54,6 +54,8 @@ def test_reading_gold(tmp_path: Path) -> None:
         ("0-0\n0:0\n", 0, "gold:2: '0:0' is no link; write 3-4 for a sure one and 3p4"),
         ("0-0\n-1-0\n", 0, "gold:2: '-1-0' is no link"),
         ("0-0\n1-\n", 0, "gold:2: '1-' is no link"),
+        (f"0-0\n{'9' * 5000}-0\n", 0, "gold:2: '9999999999999999999999999999999999999999' is no link"),
+        ("0-0\n999999999-0\n", 0, "gold:2: link 999999999-0 is outside"),
         ("0-0\n٣-0\n", 0, "gold:2: '٣-0' is no link"),
         ("0-0\n", 0, "gold: has 1 lines for 2 sentence pairs"),
         ("0-0\n\n\n", 0, "gold: has 3 lines for 2 sentence pairs"),

@@ -14,7 +14,8 @@ from nmt.attention_maps import KINDS, attention_maps, make_pairs
 from nmt.checkpoint import LoadedModel, load_model
 from nmt.evaluation import bleu
 from nmt.forced import log_probabilities
-from nmt.head_analysis import Head, all_heads, analyse, importance, masked
+from nmt.head_analysis import LEAST_ROWS, Head, all_heads, analyse, importance, masked
+from nmt.metric_set import MetricSet
 from nmt.models import attention as attention_module
 from nmt.models.transformer import Transformer
 from nmt.translator import Translator
@@ -115,9 +116,22 @@ def test_importance(loaded: LoadedModel) -> None:
         return bleu([t.text for t in Translator.of(loaded).translate(SOURCES)], TARGETS)
 
     assert found.loss == pytest.approx(loss())
+    assert found.bleu_signature == MetricSet([TARGETS], names=["bleu"]).signature("BLEU")
     assert found.bleu == pytest.approx(score())
     head = Head("decoder", 1, 2)
     with masked(loaded.model, head):
         assert found.by_head[head].loss == pytest.approx(loss() - found.loss, abs=1e-6)
         assert found.by_head[head].bleu == pytest.approx(found.bleu - score())
     assert importance(loaded, pairs).bleu is None
+
+
+def test_few_rows_make_no_head_positional(loaded: LoadedModel) -> None:
+    """Of one short sentence the last offset has one row, which is always all of them or none."""
+    pairs, _ = make_pairs(loaded, ["a"], ["b"])
+    for report in analyse(loaded, pairs).heads:
+        assert (report.offset, report.offset_share, report.offset_rows) == (None, None, None)
+        assert not report.positional
+    pairs, _ = make_pairs(loaded, SOURCES, TARGETS)
+    found = analyse(loaded, pairs).heads
+    assert any(report.offset is not None for report in found)
+    assert all(report.offset_rows is None or report.offset_rows >= LEAST_ROWS for report in found)

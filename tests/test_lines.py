@@ -51,6 +51,13 @@ def test_a_flood_comes_in_full_chunks(pipe: int) -> None:
     assert list(chunks) == []
 
 
+def test_the_first_chunks_are_small(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"x\n" * 5000)
+    assert [len(lines) for _, lines in Lines(str(tmp_path / "in")).chunks()] == [32, 256, 2000, 2000, 712]
+    found = Lines(str(tmp_path / "in")).chunks(most=4000)
+    assert [len(lines) for _, lines in found] == [32, 256, 4000, 712]
+
+
 def test_a_file_redirected_to_standard_input_is_all_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

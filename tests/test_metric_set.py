@@ -6,15 +6,17 @@ import gzip
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import sacrebleu.metrics.bleu as bleu_module
 from conftest import REAL_DATA
 from sacrebleu_command import DIGITS, HOSTILE, ORDINARY, disturbed, hostile_lines, printed, single
 
 from nmt.data.corpus import read_lines
 from nmt.errors import UserError
 from nmt.evaluation import scores_of
-from nmt.metric_set import MetricOptions, MetricSet, check_seed, make_metric
+from nmt.metric_set import MetricOptions, MetricSet, check_seed, default_tokenizer, make_metric
 
 NAMES = ["BLEU", "chrF2", "chrF2++", "TER"]
 TEXTS = {"ordinary": ORDINARY, "hostile": HOSTILE}
@@ -181,3 +183,22 @@ def test_words_are_those_of_bleu() -> None:
     ]
     lower = MetricSet([["a"]], MetricOptions("none", lowercase=True), names=["bleu"])
     assert lower.words("Ein Hund, ") == ["ein", "hund,"]
+
+
+@pytest.mark.parametrize("language", ["zh", "ja", "ko", "th", "de", "no", ""])
+def test_the_default_tokenizer_is_that_of_sacrebleu(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(bleu_module, "_get_tokenizer", lambda name: chosen.append(name) or Mock)
+    bleu_module.BLEU(trg_lang=language)
+    assert (default_tokenizer(language) or "13a") == chosen[0]
+
+
+def test_other_codes_of_a_language() -> None:
+    names = ["zh-CN", "zho_Hans", "cmn", "JPN", "jam", None, "zhuang"]
+    assert [default_tokenizer(name) for name in names] == ["zh", "zh", "zh", "ja-mecab", None, None, None]
+
+
+def test_the_fingerprint_tells_references_apart() -> None:
+    sets = [[["a", "b"]], [["a"], ["b"]], [["b", "a"]], [["a", "b", ""]], [["ab"]]]
+    assert len({MetricSet(references, names=["chrf"]).fingerprint for references in sets}) == len(sets)
+    assert MetricSet([["a"]]).fingerprint == MetricSet([["a"]], MetricOptions("char")).fingerprint

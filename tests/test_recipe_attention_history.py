@@ -20,7 +20,7 @@ from nmt.config_file import dump_config, load_config, parse_config
 from nmt.data.synthetic import generate, tokenize
 from nmt.models import build_model, parameter_counts
 from nmt.results import Row, add_rows
-from recipes import load_script
+from recipes import load_script, make, workshop
 
 RECIPE = ROOT / "recipes" / "attention-history"
 LUONG = [
@@ -54,6 +54,16 @@ def settings() -> dict[tuple[str, str], list[str]]:
     ).stdout
     rows = [line.split() for line in text.splitlines() if line.startswith("SYSTEM ")]
     return {(corpus, system): keys for _, corpus, system, *keys in rows}
+
+
+@pytest.mark.parametrize("target", ["attention-history", "attention-history-multi30k"])
+def test_a_system_that_is_not_known_is_refused_before_anything_is_trained(
+    tmp_path: Path, target: str
+) -> None:
+    done = make(workshop(tmp_path), target, SYSTEMS="bahdanau luong-dott")
+    assert done.returncode == 2
+    assert 'SYSTEMS="bahdanau luong-dott" is not known; choose from: no-attention bahdanau' in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def config_of(settings: dict[tuple[str, str], list[str]], corpus: str, system: str) -> Config:
@@ -144,7 +154,8 @@ def test_bleu_of_a_bin_is_sacrebleu_of_its_sentences() -> None:
 
 def row(system: str, metric: str, score: float, test_set: str = "test") -> Row:
     low, high = (score - 1, score + 1) if metric in ("BLEU", "chrF2") else (None, None)
-    return Row(system, test_set, metric, score, low, high, f"{metric}-signature", 1234567, 60.0, "cpu")
+    signature = f"{metric}-signature model:0a1b"
+    return Row(system, test_set, metric, score, low, high, signature, 1234567, 60.0, "cpu", 1000)
 
 
 def system(name: str, *, aer: float | None, long: float | None = 50.0):
@@ -175,6 +186,7 @@ def test_a_system_without_attention_has_no_aer() -> None:
     assert first[header.index("parameters")] == "1,234,567"
     assert first[header.index("training, target tokens/s")] == "8,123"
     assert first[header.index("translation, sentences/s")] == "322"
+    assert first[header.index("model")] == "0a1b"
 
 
 def test_columns_that_nothing_fills_are_left_out() -> None:
@@ -261,6 +273,8 @@ def test_report(tmp_path: Path) -> None:
     history.report(tmp_path, names, [str(tmp_path / test) for test in tests], ("en", "de"))
 
     text = (tmp_path / "history.md").read_text()
+    assert text.startswith("Tests: test (1,000 lines), test-long (1,000 lines); the columns without")
+    assert "- BLEU: `BLEU-signature`\n" in text
     assert "1,500 steps of 512 tokens; 2 cores, a chip" in text
     assert re.search(r"^\| no-attention \|.*\| - \|", text, re.MULTILINE)
     found = json.loads((tmp_path / "history.json").read_text())

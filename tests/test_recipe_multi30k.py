@@ -9,6 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,10 +199,26 @@ def test_systems_tests_and_metrics_are_not_mixed() -> None:
 def test_the_table_of_means() -> None:
     rows = [row("a (seed 1)", 10), row("a (seed 2)", 12), row("b", 11.5), row("b", 0.25, "chrF2")]
     text = means.table(means.means(rows))
-    assert "| system | test set | n | BLEU | chrF2 |" in text
-    assert "| a | test | 2 | 11.00 ± 1.41 |  |" in text
-    assert "| b | test | 1 | 11.50 | 0.25 |" in text
+    assert "| system | test set | n | BLEU | chrF2 | models |" in text
+    assert "| a | test | 2 | 11.00 ± 1.41 |  | 00 |" in text
+    assert "| b | test | 1 | 11.50 | 0.25 | 00 |" in text
     assert "- BLEU: `tok:none`" in text
+
+
+def test_means_say_what_they_are_of() -> None:
+    scored = [
+        replace(row(f"a (seed {seed})", 10 * seed, model=model), lines=1000, references="abc")
+        for seed, model in ((1, "1f"), (2, "2f+3f"))
+    ]
+    other = replace(scored[0], lines=461)
+    found = means.means([*scored, other])
+    assert [(one.n, one.lines, one.references, one.models) for one in found] == [
+        (2, 1000, "abc", ("1f", "2f+3f")),
+        (1, 461, "abc", ("1f",)),
+    ]
+    text = means.table(found)
+    assert "| a | test (1,000 lines) | 2 | 15.00 ± 7.07 | 1f, 2f+3f |" in text
+    assert "| a | test (461 lines) | 1 | 10.00 | 1f |" in text
 
 
 def write(file: Path, rows: list[Row]) -> Path:

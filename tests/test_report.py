@@ -11,8 +11,10 @@ import pytest
 from reported import HOSTILE, RUNS, runs_of
 from support import Nmt
 
+from nmt.alignment import View
 from nmt.checkpoint import load_model
 from nmt.data.corpus import read_lines
+from nmt.errors import UserError
 from nmt.forced import attention
 from nmt.report import MOST_ATTENTION, MOST_TOKENS, Observer, report
 from nmt.report_sentences import FLAGS
@@ -112,6 +114,38 @@ def test_attention_is_the_mean_of_layers_and_heads(three: dict[str, Any]) -> Non
         assert len(drawn["columns"]) == len(source) + 1 <= MOST_TOKENS + 1
         ((_, weights_LHTS),) = attention(loaded, [source], [target])
         assert np.allclose(np.array(drawn["weights"]) / 100, weights_LHTS.mean(axis=(0, 1)), atol=0.006)
+
+
+def test_attention_of_lines_that_are_asked_for(
+    folder: Path, three: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {drawn["view"] for one in three["attention"]["sentences"] for drawn in one["maps"]} == {
+        str(View())
+    }
+    shown = {row["line"] for row in three["sentences"]["rows"]}
+    unshown = next(line for line in range(1, 41) if line not in shown)
+    monkeypatch.setattr("nmt.report.default_view", lambda _: View(1, 2))  # as of a model with a guided head
+    found = report_of(RUNS[0], test="corpus/test", max_sentences=1, lines=[unshown, 3, unshown])
+    assert [one["line"] for one in found["attention"]["sentences"]] == [unshown, 3]
+    assert [found["sentences"]["rows"][one["row"]]["line"] for one in found["attention"]["sentences"]] == [
+        unshown,
+        3,
+    ]
+    loaded = load_model(Path(RUNS[0]))
+    (drawn,) = found["attention"]["sentences"][0]["maps"]
+    assert drawn["view"] == "layer 1, head 2"
+    source = loaded.source_tokenizer.encode(list(read_lines("corpus/test.en"))[unshown - 1])
+    target = [loaded.target_tokenizer.id_of(piece.replace("·", "▁")) for piece in drawn["rows"][:-1]]
+    ((_, weights_LHTS),) = attention(loaded, [source], [target])
+    assert np.allclose(np.array(drawn["weights"]) / 100, weights_LHTS[0, 1], atol=0.006)
+
+    said: list[str] = []
+    found = report_of(RUNS[0], test="hostile", lines=[4, 5], observer=Observer(warn=said.append))
+    assert found["attention"]["sentences"] == []
+    for line in (4, 5):
+        assert any(f"the attention of line {line} is not drawn" in text for text in said)
+    with pytest.raises(UserError, match="has no line 41 that is compared; choose another --line"):
+        report_of(RUNS[0], test="corpus/test", lines=[41])
 
 
 def test_a_model_without_attention_has_none(folder: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nmt.errors import UserError
-from nmt.results import Row, add_rows, of_model, read_rows, without_model
+from nmt.results import Row, add_rows, as_markdown, of_model, read_rows, without_model
 
 
 def test_results_table_shows_every_row(tmp_path: Path) -> None:
@@ -75,3 +77,79 @@ def test_models_in_signatures(tmp_path: Path) -> None:
         "- BLEU: `case:mixed|version:2.6.0|beam:1`",
         "",
     ]
+
+
+def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
+    """As `make -j2` of a recipe does."""
+    path = tmp_path / "results.json"
+    adding = f"""
+import sys
+from pathlib import Path
+from nmt.results import Row, add_rows
+for number in range(25):
+    add_rows(Path({str(path)!r}), [Row(sys.argv[1], str(number), "BLEU", 1.0, None, None, "x")])
+"""
+    running = [subprocess.Popen([sys.executable, "-c", adding, name]) for name in "ab"]
+    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    found = {(row.system, row.test_set) for row in read_rows(path)}
+    assert found == {(name, str(number)) for name in "ab" for number in range(25)}
+    assert path.with_suffix(".md").read_text().count("\n| a |") == 25
+
+
+def test_another_test_set_of_the_same_name_is_another_row(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+
+    def row(score: float, lines: int | None, references: str | None) -> Row:
+        return Row("s", "test", "BLEU", score, None, None, "x", lines=lines, references=references)
+
+    add_rows(path, [row(1, 3, "aa")])
+    add_rows(path, [row(2, 2, "bb")])
+    add_rows(path, [row(3, 3, "cc")])
+    add_rows(path, [row(4, 3, "aa")])
+    assert [found.score for found in read_rows(path)] == [4, 2, 3]
+    table = path.with_suffix(".md").read_text()
+    names = ["test (3 lines, references aa)", "test (2 lines)", "test (3 lines, references cc)"]
+    assert [line.split(" | ")[1] for line in table.split("\n")[2:5]] == names
+    # A row of an earlier version, which knew no references, is replaced where it stood.
+    other = tmp_path / "old.json"
+    add_rows(other, [row(1, 3, None), row(2, 5, None)])
+    add_rows(other, [row(3, 3, "aa")])
+    assert [(found.score, found.references) for found in read_rows(other)] == [(3, "aa"), (2, None)]
+
+
+def test_a_table_is_named_json(tmp_path: Path) -> None:
+    """Its Markdown would take the place of results.md."""
+    with pytest.raises(UserError, match=r"name a file FILE\.json"):
+        add_rows(tmp_path / "results.md", [Row("s", "t", "BLEU", 1.0, None, None, "x")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cell_stays_a_cell() -> None:
+    table = as_markdown([Row("a|b\nc", "t\\|", "BLEU", 1.0, None, None, "x")])
+    assert table.split("\n")[2] == r"| a\|b c | t\\\| | 1.00 |  |  |  |"
+
+
+@pytest.mark.parametrize(
+    ("metric", "numbers", "shown"),
+    [
+        ("perplexity", (1.19, 1.171, 1.212), "1.19 (1.17-1.21)"),
+        ("perplexity", (1.19, 1.1894, 1.1911), "1.19 (1.189-1.191)"),
+        ("BLEU", (12.3456, 12.31, 12.34), "12.35 (12.31-12.34)"),
+        ("BLEU", (100.0, 100.0, 100.0), "100.00 (100.0-100.0)"),
+    ],
+)
+def test_the_ends_of_an_interval_are_two_numbers(
+    metric: str, numbers: tuple[float, float, float], shown: str
+) -> None:
+    assert f"| {shown} |" in as_markdown([Row("s", "t", metric, *numbers, "x")])
+
+
+def test_what_was_chosen_for_a_model_is_of_that_model() -> None:
+    """A model trained again may have another best layer: its row is replaced all the same."""
+    signature = f"view:best-of-6-by-gold{of_model('0123456789abcdef', chosen='layer:1|head:2')}"
+    assert signature == "view:best-of-6-by-gold model:0123456789ab(layer:1|head:2)"
+    assert without_model(signature) == "view:best-of-6-by-gold"
+    two = of_model("0123456789abcdef", "fedcba9876543210")
+    assert without_model(f"x{two}|models:2") == "x|models:2"
+    table = as_markdown([Row("s", "t", "BLEU", 1.0, None, None, f"x{two}|models:2")])
+    assert "| 0123456789ab+fedcba987654 |" in table

@@ -381,13 +381,13 @@ function heatmap(map, parts) {
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "target token"), el("th", { scope: "col" }, "source tokens"))),
       el("tbody", {}, rows.map((text, row) => el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, text)), el("td", {}, el("bdi", {}, strongest(map.weights[row])))))))));
   } }, el("summary", {}, "As a table"), values);
-  return el("div", { class: "map" }, el("p", {}, runName(map.run)), scrolling(`Attention of ${visible(map.run)}`, picture), details);
+  return el("div", { class: "map" }, el("p", {}, runName(map.run), map.view ? `: ${map.view}` : ""), scrolling(`Attention of ${visible(map.run)}`, picture), details);
 }
 
 function attention() {
   const { sentences: drawn, without, parts } = data.attention;
   section("attention", "Attention",
-    el("p", { class: "faint" }, "Over the source, the mean of all layers and heads, where a token is predicted. Darker is more, in the dark brighter."),
+    el("p", { class: "faint" }, "Over the source, of the layers and heads named, where a token is predicted. Darker is more, in the dark brighter."),
     without.length ? el("p", {}, "Without attention: ", without.flatMap((name, place) => [place ? ", " : "", runName(name)]), ".") : null,
     !drawn.length && without.length < names.length ? el("p", {}, "No sentence is short enough to be drawn.") : null,
     drawn.map((one, place) => {

@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from nmt.data.corpus import read_lines, read_parallel
 from nmt.data.synthetic import generate
 from nmt.evaluation import bleu
 from nmt.files import write_file
-from nmt.results import Row, read_rows, without_model
+from nmt.results import Row, models_in, read_rows, without_model
 
 WARM_UP_LINES = 100
 REPEATS = 3
@@ -199,6 +200,7 @@ def table(systems: Sequence[System], tests: Sequence[str]) -> str:
         "parameters": [f"{s.parameters:,}" for s in systems],
         "training, target tokens/s": [f"{s.training_speed:,.0f}" for s in systems],
         "translation, sentences/s": [f"{s.translation_speed:,.0f}" for s in systems],
+        "model": [", ".join(models_in(s.bleu.signature)) or "-" for s in systems],
     }
     columns = {name: cells for name, cells in columns.items() if set(cells) != {"-"}}
     return markdown({"system": [s.name for s in systems], **columns})
@@ -314,6 +316,12 @@ def report(folder: Path, names: Sequence[str], prefixes: Sequence[str], language
         )
         + "\n",
     )
+    # The sizes of what was scored, test by test.
+    scored = (systems[0].bleu, systems[0].bleu_long)
+    sizes = [
+        test if row is None or row.lines is None else f"{test} ({row.lines:,} lines)"
+        for test, row in zip_longest(tests, scored[: len(tests)])
+    ]
     signatures = {}
     for system in systems:
         for row in (system.bleu, system.chrf, system.perplexity, system.aer):
@@ -321,7 +329,7 @@ def report(folder: Path, names: Sequence[str], prefixes: Sequence[str], language
                 signatures[without_model(row.signature)] = row.metric
     write_file(
         folder / "history.md",
-        f"Tests: {', '.join(tests)}; the columns without a name are of {tests[0]}. "
+        f"Tests: {', '.join(sizes)}; the columns without a name are of {tests[0]}. "
         f"Each system: {about['steps']:,} steps of {about['batch_tokens']:,} tokens; "
         f"{about['cores']} cores, {about['processor']}, {about['device']}.\n\n"
         f"{table(systems, tests)}\n"

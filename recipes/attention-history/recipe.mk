@@ -5,10 +5,14 @@
 HISTORY := runs/attention-history
 HISTORY_SCRIPT := $(BIN)/python recipes/attention-history/history.py
 STEPS ?= 1500
-SYSTEMS ?= no-attention bahdanau \
+HISTORY_SYSTEMS := no-attention bahdanau \
   luong-dot luong-general luong-concat luong-location luong-local-m luong-local-p \
   luong-dot-feed luong-general-feed luong-concat-feed luong-location-feed luong-local-m-feed luong-local-p-feed \
   transformer
+SYSTEMS ?= $(HISTORY_SYSTEMS)
+ifneq ($(filter attention-history attention-history-multi30k,$(MAKECMDGOALS)),)
+  $(call known,SYSTEMS,$(SYSTEMS),$(HISTORY_SYSTEMS))
+endif
 
 # The [model] of each system. One gated layer a side, both directions in the encoder; Bahdanau's has its own.
 HISTORY_no-attention := architecture=recurrent cell=gru layers=1 bidirectional=true

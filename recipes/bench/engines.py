@@ -80,10 +80,11 @@ class Ours:
 
         from nmt.checkpoint import load_model
         from nmt.ctranslate2_engine import supported_search
+        from nmt.device import choose_device
         from nmt.translator import Translator
 
         torch.set_num_threads(spec.threads)
-        loaded = load_model(Path(spec.folder), spec.device)
+        loaded = load_model(Path(spec.folder), choose_device(spec.device))
         settings = {"beam_size": spec.beam_size, "precision": spec.precision}
         search = supported_search(loaded.config.search).model_copy(update=settings)
         self.translator = Translator.of(loaded, search)

@@ -247,12 +247,13 @@ def align(
     write_file(output / "aer.json", json.dumps(document, indent=2) + "\n")
     print(json.dumps(document, indent=2))
     abouts = [ModelUnderTest(one, {}).about() for one in loaded]
-    suffixes = [of_model(sha256_of(one.folder / "manifest.json")) for one in loaded]
+    hashes = [sha256_of(one.folder / "manifest.json") for one in loaded]
+    suffixes = [of_model(hash_) for hash_ in hashes]
     rows = [
         row(f"{name}{kind}", everything[kind], gold, suffix, about)
         for kind, suffix, about in zip(("en-fr", "fr-en"), suffixes, abouts, strict=True)
     ]
-    rows.append(row(f"{name}both, {SYMMETRIZED}", both[SYMMETRIZED], gold, "", {}))
+    rows.append(row(f"{name}both, {SYMMETRIZED}", both[SYMMETRIZED], gold, of_model(*hashes), {}))
     add_rows(results, rows)
 
 

@@ -1,13 +1,14 @@
 # Hansard English-French: what is wrong with the corpus, two models, BLEU, and word alignments against people's.
 # The public source is the repository j1ai/Canadian_Hansards_Neural_Machine_Translation, commit 554666a; its split into
 # train, dev and test is made by whoever assembles the folder, so the recipe takes folders and downloads nothing:
-# `make hansard HANSARD=DIR ALIGNMENTS=DIR`, DIR with {train,dev,test}.{en,fr} and hansard.{en,fr,gold}, plain or .gz.
+# `make hansard HANSARD=DIR ALIGNMENTS=DIR`, DIR with {train,dev,test}.{en,fr} and hansard.{en,fr,gold}, plain or .gz;
+# MIRROR=DIR stands for DIR/hansard and DIR/alignments.
 # `make hansard-guided` then trains with the links of these two models (nmt train, training.guided_alignment).
 # Stamps (.trained-NAME) are made when a step is done, so that an interrupted recipe is gone on with.
 HANSARD_RUN := runs/hansard
 HANSARD_SCRIPT := $(BIN)/python recipes/hansard/hansard.py
-HANSARD ?= corpora/hansard
-ALIGNMENTS ?= corpora/alignments
+HANSARD ?= $(or $(MIRROR),corpora)/hansard
+ALIGNMENTS ?= $(or $(MIRROR),corpora)/alignments
 HANSARD_STEPS ?= 6000
 
 # Of "en-fr" the first and the second language; the file of a prefix and a language, plain or .gz.
@@ -36,7 +37,7 @@ $(HANSARD_RUN)/.checked: recipes/hansard/transformer.toml | $(READY)
 	@for file in $(foreach s,train dev test,$(HANSARD)/$(s).en $(HANSARD)/$(s).fr) \
 	    $(foreach s,en fr gold,$(ALIGNMENTS)/hansard.$(s)); do \
 	  test -e $$file || test -e $$file.gz || { \
-	    echo "make: $$file: no such file; name the folders: make hansard HANSARD=DIR ALIGNMENTS=DIR" >&2; exit 2; }; \
+	    echo "make: $$file: no such file; name the folders: make hansard HANSARD=DIR ALIGNMENTS=DIR, or what holds both: MIRROR=DIR" >&2; exit 2; }; \
 	done
 	@mkdir -p $(HANSARD_RUN)
 	$(HANSARD_SCRIPT) check $< --corpus $(HANSARD) --output $(HANSARD_RUN)

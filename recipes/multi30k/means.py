@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nmt.errors import UserError
 from nmt.files import write_file
-from nmt.results import Row, as_markdown, digits, read_rows, without_model
+from nmt.results import Row, as_markdown, digits, models_in, read_rows, without_model
 
 _SEED = re.compile(r"(?P<system>.*) \(seed (?P<seed>\d+)\)")
 
@@ -37,19 +37,22 @@ class Mean:
     seeds: tuple[int, ...]
     scores: tuple[float, ...]
     signature: str
+    lines: int | None = None  # size of the test set
+    references: str | None = None  # the beginning of their hash
+    models: tuple[str, ...] = ()  # hashes, in the order of the scores
 
 
 def means(rows: Sequence[Row]) -> list[Mean]:
     """In the order of the rows; a system that is not called after a seed is one of its own, with n = 1."""
-    groups: dict[tuple[str, str, str, str], list[tuple[int, float]]] = {}
+    groups: dict[tuple[str, str, str, str, int | None, str | None], list[tuple[int, Row]]] = {}
     for row in rows:
         match = _SEED.fullmatch(row.system)
         system, seed = (match["system"], int(match["seed"])) if match else (row.system, 0)
-        key = (system, row.test_set, row.metric, without_model(row.signature))
-        groups.setdefault(key, []).append((seed, row.score))
+        measured = (row.metric, without_model(row.signature), row.lines, row.references)
+        groups.setdefault((system, row.test_set, *measured), []).append((seed, row))
     found = []
-    for (system, test_set, metric, signature), scored in groups.items():
-        scores = tuple(score for _, score in scored)
+    for (system, test_set, metric, signature, lines, references), scored in groups.items():
+        scores = tuple(row.score for _, row in scored)
         found.append(
             Mean(
                 system=system,
@@ -61,6 +64,9 @@ def means(rows: Sequence[Row]) -> list[Mean]:
                 seeds=tuple(seed for seed, _ in scored if seed),
                 scores=scores,
                 signature=signature,
+                lines=lines,
+                references=references,
+                models=tuple(hashes for _, row in scored for hashes in models_in(row.signature)),
             )
         )
     return found
@@ -71,14 +77,17 @@ def table(found: Sequence[Mean]) -> str:
     columns = list(dict.fromkeys((one.metric, one.signature) for one in found))
     lines: dict[tuple[str, str], dict[tuple[str, str], Mean]] = {}
     for one in found:
-        lines.setdefault((one.system, one.test_set), {})[one.metric, one.signature] = one
+        size = "" if one.lines is None else f" ({one.lines:,} lines)"
+        lines.setdefault((one.system, f"{one.test_set}{size}"), {})[one.metric, one.signature] = one
     text = [
-        _line(["system", "test set", "n", *(metric for metric, _ in columns)]),
-        _line(["---", "---", *["---:"] * (len(columns) + 1)]),
+        _line(["system", "test set", "n", *(metric for metric, _ in columns), "models"]),
+        _line(["---", "---", *["---:"] * (len(columns) + 1), "---"]),
     ]
     for (system, test_set), cells in lines.items():
         n = max(one.n for one in cells.values())
-        text.append(_line([system, test_set, str(n), *(_cell(cells.get(column)) for column in columns)]))
+        scores = [_cell(cells.get(column)) for column in columns]
+        models = dict.fromkeys(hashes for one in cells.values() for hashes in one.models)
+        text.append(_line([system, test_set, str(n), *scores, ", ".join(models)]))
     text += ["", "Mean over n seeds, ± standard deviation of the sample.", ""]
     text += [f"- {metric}: `{signature}`" for metric, signature in columns]
     return "\n".join(text) + "\n"

@@ -28,7 +28,7 @@ MULTI30K_BACK_sampling := --sample --seed 1
 MULTI30K_SAMPLED := $(if $(filter sampling,$(MULTI30K_BACK)),-sampled)
 MULTI30K_BACK_NAME := $(if $(MULTI30K_SAMPLED),sampled )back-translation
 
-multi30k-known = $(if $(or $(filter-out $(3),$(2)),$(if $(strip $(2)),,none)),$(error $(1)="$(2)" is not known; choose from: $(3)))
+multi30k-known = $(known)
 ifneq ($(filter multi30k,$(MAKECMDGOALS)),)
   $(call multi30k-known,PAIR,$(MULTI30K_PAIR),$(MULTI30K_PAIRS))
   $(call multi30k-known,PROTOCOL,$(MULTI30K_PROTOCOL),raw published)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import re
@@ -11,6 +12,7 @@ import pytest
 from support import TINY, Nmt
 
 from nmt.alignment import in_order, pharaoh
+from nmt.results import without_model
 from nmt.symmetrize import METHODS
 from nmt.translator import Translator
 from nmt.words import split_words
@@ -301,10 +303,29 @@ def test_evaluate_measures_the_alignment_and_the_perplexity(tiny_run: Path, tmp_
     assert f" {aer:.4f} " in (tmp_path / "results.md").read_text()
     best = json.loads(nmt(*EVALUATE, *gold, "--layer", "best", "--json").stdout)[5]
     assert best["score"] <= aer
+    # Chosen by the links it is measured by: that is said, and which view it was is said of the model.
+    chosen = json.loads(nmt("align", RUN, *TEST, *GOLD, "--best", "--json").stdout)
+    assert best["signature"].startswith(
+        f"words:punctuation|view:best-of-{len(chosen['views'])}-by-gold|links:argmax|nmt:"
+    )
+    view = f"layer:{chosen['layer'] or 'mean'}|head:{chosen['head'] or 'mean'}"
+    view += "|shift:yes" if chosen["shift"] else ""
+    assert best["signature"].endswith(f"({view})")
+    assert without_model(best["signature"]) == best["signature"].partition(" model:")[0]
     shifted = json.loads(nmt(*EVALUATE, *gold, "--shift", "--layer", "1", "--head", "2", "--json").stdout)[5]
     assert "|layer:1|head:2|shift:yes|" in shifted["signature"]
     view = ["--shift", "--layer", "1", "--head", "2"]
     assert json.loads(nmt("align", RUN, *TEST, *GOLD, *view, "--json").stdout)["aer"] == shifted["score"]
+
+
+def test_links_are_packed_where_the_name_says_so(tiny_run: Path, tmp_path: Path) -> None:
+    """Such a file is what data.alignments looks for."""
+    nmt = Nmt(tiny_run)
+    expected = nmt("align", RUN, *TEST).stdout
+    nmt("align", RUN, *TEST, "--output", tmp_path / "test.align.gz")
+    assert gzip.decompress((tmp_path / "test.align.gz").read_bytes()) == expected
+    again = nmt("align", "--forward", tmp_path / "test.align.gz")
+    assert again.stdout == expected
 
 
 def test_perplexity_is_that_of_validation(tiny_run: Path) -> None:

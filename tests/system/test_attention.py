@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -123,7 +125,7 @@ def test_a_model_without_attention(recurrent: Path, tiny_run: Path, tmp_path: Pa
         ("corpus/test.en --output a.jpg", "use .html, .png, .svg or .pdf"),
         ("corpus/test.en --output corpus", "the format is not known"),
         ("corpus/test.en --output folder.html", "folder.html: is a folder"),
-        ("text.html --output text.html", "text.html: is the input too"),
+        ("text.html --output text.html", "text.html: is an input too"),
     ],
 )
 def test_refuses(tiny_run: Path, tmp_path: Path, command: str, given: str, message: str) -> None:
@@ -211,6 +213,19 @@ def test_importance(tiny_run: Path, tmp_path: Path) -> None:
     lines = nmt(*given).lines
     assert lines[0].split()[-1] == "loss"
     assert lines[-1].startswith("most important: ")
+    with_bleu = nmt(*given, "--reference", small[1]).lines[-1]
+    assert with_bleu.startswith(f"BLEU with all heads: {found['bleu']:.2f} ({small[1]}, 4 sentences, model:")
+    assert with_bleu.endswith(f"{found['manifest']}; {found['bleu_signature']})")
+    assert "|tok:13a|" in found["bleu_signature"]
+    manifest = (tiny_run / RUN / "best/manifest.json").read_bytes()
+    assert found["manifest"] == hashlib.sha256(manifest).hexdigest()[:12]
+    nmt(*given, "--output", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert found["manifest"] in page
+    # Every head's loss is higher without it, so that every cell of the last column has the colour of harm.
+    cells = re.findall(r"<tr>.*?(<td[^>]*>)[^<]*</td></tr>", page)
+    assert len(cells) == 6
+    assert all(re.fullmatch('<td class="s[0-9]+ worse">', cell) for cell in cells)
     worst = max(found["heads"], key=lambda head: head["loss_without"])
     assert f"{worst['kind']} layer 1, head {worst['head']} " in lines[-1]
     rise = worst["loss_without"] - found["loss"]

@@ -19,7 +19,7 @@ from nmt.sentences import sentence_scores
 from nmt.significance import paired_test
 
 ROW_KEYS = {
-    *("system", "test_set", "lines", "metric", "score", "confidence_low", "confidence_high"),
+    *("system", "test_set", "lines", "references", "metric", "score", "confidence_low", "confidence_high"),
     *("signature", "parameters", "train_seconds", "device"),
 }
 KEYS = ROW_KEYS | {"mean", "half_width", "comparisons"}

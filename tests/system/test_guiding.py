@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from support import Nmt
 from translating import RUN, lines_in, write_lines
+
+from nmt.checkpoint import load_model
 
 SOURCE = ["A dog.", "The cat sees the old house.", "", "A bird.", "The man reads a book."]
 
@@ -38,6 +41,45 @@ def test_required_phrases(tiny_run: Path, tmp_path: Path) -> None:
         lines = translated(Nmt(tiny_run), "--constraints", path, "--beam-size", beam)
         for line, phrases in zip(lines, required, strict=True):
             assert all(phrase in line for phrase in phrases.split("\t"))
+
+
+def test_what_is_asked_of_a_long_line_is_had(tiny_run: Path, tmp_path: Path) -> None:
+    """It stays whole; what can be said of whole lines alone is refused by the line where it does not fit."""
+    nmt = Nmt(tiny_run)
+    loaded = load_model(tiny_run / RUN)
+    long = "The dog runs. "
+    while len(loaded.source_tokenizer.encode(long)) <= loaded.manifest["longest_source"]:
+        long += "The dog runs. "
+    assert len(loaded.source_tokenizer.encode(long)) <= loaded.config.search.max_source_tokens
+    source = write_lines(tmp_path / "s", ["A dog.", long])
+    path = write_lines(tmp_path / "c", ["", "blaue Katze"])
+    assert "parts" in nmt("translate", RUN, source).stderr
+    done = nmt("translate", RUN, source, "--constraints", path)
+    assert "blaue Katze" in done.lines[1]
+    assert "parts" not in done.stderr
+    options = ["--forbid-everywhere", "zwei Hunde", "--max-source-tokens", 20]
+    assert "input line 2: the line is longer" in nmt.error("translate", RUN, source, *options)
+
+
+def test_lengths_by_the_source(tiny_run: Path) -> None:
+    nmt = Nmt(tiny_run)
+    text = "".join(f"{line}\n" for line in SOURCE).encode()
+    options = ["--format", "jsonl", "--min-length-factor", 2.0, "--max-length-factor", 3.0]
+    for line in nmt("translate", RUN, *options, stdin=text).lines:
+        record = json.loads(line)
+        found = record["translations"][0]["tokens"]
+        encoded = len(load_model(tiny_run / RUN).source_tokenizer.encode(record["source"]))
+        assert not encoded or len(found) + 1 >= 2 * (encoded + 1)
+    both = nmt.error("translate", RUN, "--max-length", 5, "--max-length-factor", 2.0, stdin=text)
+    assert "--max-length is in place of --max-length-factor" in both
+
+
+def test_what_cannot_be(tiny_run: Path, tmp_path: Path) -> None:
+    nmt = Nmt(tiny_run)
+    os.mkfifo(tmp_path / "pipe")
+    assert "needs a file, not a pipe" in nmt.error("translate", RUN, "--prefix", tmp_path / "pipe", stdin=b"")
+    assert "more than the" in nmt.error("translate", RUN, "--beam-size", 100_000, stdin=b"A dog.\n")
+    assert "not available" in nmt.error("translate", RUN, "--device", "meta", stdin=b"A dog.\n")
 
 
 def test_forbidden_phrases(tiny_run: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nmt.data.synthetic import tokenize, write_corpus
+from nmt.results import models_in
 from recipes import make, workshop
 
 SET = (
@@ -56,6 +57,8 @@ def test_hansard(tmp_path: Path) -> None:
         assert (direction, f"test.{direction}", "BLEU") in found
         assert (direction, "hansard.gold", "AER") in found
     assert ("both, grow-diag", "hansard.gold", "AER") in found
+    models = {row["system"]: models_in(row["signature"]) for row in rows if row["metric"] == "AER"}
+    assert models["both, grow-diag"] == ["+".join([*models["en-fr"], *models["fr-en"]])]
     assert all(0 <= row["score"] <= 1 for row in rows if row["metric"] == "AER")
     assert "preparation drops" in done.stdout
     aer = json.loads((folder / "runs/hansard/alignments/aer.json").read_text())
@@ -84,6 +87,19 @@ def test_hansard(tmp_path: Path) -> None:
     ]
     again = make(folder, "hansard-guided", **mirror)
     assert "nmt train" not in again.stdout
+
+
+def test_a_mirror_holds_both_folders(tmp_path: Path) -> None:
+    folder = workshop(tmp_path / "work")
+    for name in ("hansard", "alignments"):
+        (tmp_path / "mirror" / name).mkdir(parents=True)
+    for name in ("train.en", "train.fr", "dev.en", "dev.fr", "test.en.gz"):
+        (tmp_path / "mirror" / "hansard" / name).touch()
+    done = make(folder, "hansard", MIRROR=str(tmp_path / "mirror"))
+    assert done.returncode == 2
+    (said,) = [line for line in done.stderr.split("\n") if "no such file" in line]
+    assert f"{tmp_path}/mirror/hansard/test.fr: no such file" in said
+    assert said.endswith("or what holds both: MIRROR=DIR")
 
 
 @pytest.mark.slow

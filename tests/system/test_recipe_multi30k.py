@@ -266,3 +266,19 @@ def test_variables_that_are_wrong(tmp_path: Path, variables: dict[str, str], sai
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_attention_history(tmp_path: Path, given: dict[str, str]) -> None:
+    """`attention-history-multi30k`, which takes the same corpus."""
+    folder = workshop(tmp_path / "work")
+    settings = given["SET"].split()
+    for key in ("encoder_layers", "decoder_layers", "width", "feed_forward_width", "heads"):
+        settings = [pair for pair in settings if not pair.startswith(f"model.{key}=")]
+    systems = "no-attention luong-local-p-feed"
+    told = given | {"SET": " ".join(settings), "SYSTEMS": systems, "STEPS": "4"}
+    done = make(folder, "attention-history-multi30k", **told)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(f"| {system} |" in done.stdout for system in systems.split())
+    results = folder / "runs/attention-history/multi30k/results.json"
+    assert {row["system"] for row in json.loads(results.read_text())} == set(systems.split())

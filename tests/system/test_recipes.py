@@ -25,3 +25,21 @@ def test_quickstart(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert results.read_bytes() == written
     assert "nmt train" not in again.stdout
+
+
+@pytest.mark.slow
+def test_attention_history(tmp_path: Path) -> None:
+    folder = workshop(tmp_path / "work")
+    chosen = "no-attention luong-dot transformer"
+    short = f"{SHORT} search.max_length_factor=0.2 search.max_length_offset=1"
+    first = make(folder, "attention-history", SET=short, SYSTEMS=chosen)
+    assert first.returncode == 0, first.stderr
+    results = folder / "runs" / "attention-history" / "offline" / "results.json"
+    systems = {(row["system"], row["test_set"]) for row in json.loads(results.read_text())}
+    assert systems == {(system, test) for system in chosen.split() for test in ("test", "test-long")}
+    assert all(f"| {system} |" in first.stdout for system in chosen.split())
+    written = results.read_bytes()
+    again = make(folder, "attention-history", SET=short, SYSTEMS=chosen)
+    assert again.returncode == 0, again.stderr
+    assert results.read_bytes() == written
+    assert "nmt train" not in again.stdout

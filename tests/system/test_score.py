@@ -89,6 +89,25 @@ def test_scores_are_those_of_translate(tiny_run: Path, tmp_path: Path) -> None:
     assert piped.lines == text
 
 
+def test_options_that_shape_scores(tiny_run: Path, tmp_path: Path) -> None:
+    """What search was asked for can be asked for here."""
+    nmt = Nmt(tiny_run)
+    source = write(tmp_path / "s", ["A dog.", "", "The cat sees the old house.", "The dog runs. " * 40])
+    options = ["--coverage-penalty", "0.5", "--normalization", "average", "--length-penalty", "0.7"]
+    found = nmt("translate", RUN, source, *options, "--beam-size", "3", "--format", "jsonl").stdout
+    jsonl = ["--format", "jsonl", "--target-format", "jsonl"]
+    done = nmt("score", RUN, source, "-", *options, *jsonl, stdin=found)
+    without = nmt("score", RUN, source, "-", *jsonl, stdin=found)
+    scores, theirs, others = (
+        [record["translations"][0]["score"] for record in records(text)]
+        for text in (done.lines, found.decode().splitlines(), without.lines)
+    )
+    assert scores == pytest.approx(theirs, abs=1e-4, rel=1e-6)
+    assert others != pytest.approx(theirs, abs=1e-2)
+    wrong = nmt.error("score", RUN, source, source, "--normalization", "sum")
+    assert "normalization" in wrong
+
+
 def test_text_and_its_tokens(tiny_run: Path) -> None:
     nmt = Nmt(tiny_run)
     numbers = [float(line) for line in nmt("score", RUN, *TEST).lines]

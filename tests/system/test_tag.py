@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from support import Nmt, prepare_folder
 from nmt.attention_maps import attention_maps, ids_of, make_pairs, words_of
 from nmt.checkpoint import load_model
 from nmt.data.corpus import read_lines
+from nmt.evaluation import perplexity
 from nmt.forced import attention, log_probabilities
 from nmt.head_analysis import analyse
 from nmt.scoring import Scorer
@@ -128,3 +130,28 @@ def test_validation_reads_the_tag(folder: Path) -> None:
     )
     loss = -sum(float(values.sum()) for values in found) / sum(map(len, found))
     assert loaded.manifest["scores"]["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_evaluate_reads_it(folder: Path, tmp_path: Path) -> None:
+    nmt = Nmt(folder)
+    texts = [["A man.", "Two dogs run in the snow."], ["a", "e"]]  # a translation has three tokens at most
+    for name, lines in zip(("source", "reference"), texts, strict=True):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    files = ["--source", tmp_path / "source", "--reference", tmp_path / "reference"]
+    given = ["evaluate", "runs/tagged", *files, "--no-confidence", "--json"]
+    own = json.loads(nmt(*given).stdout)
+    assert json.loads(nmt(*given, "--tag", "<a>").stdout) == own
+    for tag, name in (("<back>", "<back>"), ("", "none")):
+        rows = json.loads(nmt(*given, "--tag", tag, "--output", tmp_path / "out").stdout)
+        assert (tmp_path / "out").read_bytes() == nmt(
+            "translate", "runs/tagged", tmp_path / "source", "--tag", tag
+        ).stdout
+        assert rows[0]["signature"] == own[0]["signature"] + f"|tag:{name}"
+        assert f"|tag:{name}|nmt:" in rows[4]["signature"]
+        loaded = load_model(folder / "runs/tagged")
+        search = loaded.config.search.model_copy(update={"tag": tag})
+        read = replace(loaded, config=loaded.config.model_copy(update={"search": search}))
+        ids = [read.source_tokenizer.encode_all(texts[0]), read.target_tokenizer.encode_all(texts[1])]
+        loss = -float(np.concatenate(log_probabilities([read], *ids)).mean(dtype=np.float64))
+        assert rows[4]["score"] == pytest.approx(perplexity(loss), abs=1e-3)
+        assert rows[4]["score"] != own[4]["score"]
