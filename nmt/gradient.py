@@ -99,8 +99,8 @@ class Gradient:
                     raise
                 if self.parameters.in_parts:
                     raise UserError(
-                        "out of memory; with training.shard no step can be repeated in smaller parts: lower "
-                        "training.batch_tokens and raise training.accumulation, or use more processes"
+                        "out of memory; with training.shard no step can be repeated in smaller parts: use "
+                        "more processes, or lower training.batch_tokens in a new run (--run)"
                     ) from None
             # Here, where nothing refers to the failed step any more.
             self._lower_limit()

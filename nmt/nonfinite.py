@@ -30,8 +30,17 @@ class NonFinite:
     def __init__(self, gradient: Gradient, ranks: Ranks, keeper: Keeper, most: int):
         self.gradient, self.ranks, self.keeper, self.most = gradient, ranks, keeper, most
 
-    def skip(self, progress: Progress, batches: Sequence[Batch], seeds: Sequence[int]) -> None:
-        """Count an update that is not made; UserError after too many in a row."""
+    def skip(
+        self, progress: Progress, batches: Sequence[Batch], seeds: Sequence[int], loss_sum: float
+    ) -> None:
+        """Count an update that is not made; UserError after too many in a row.
+
+        The first gradients of float16, and later one in some thousand, overflow the scale of the loss, which
+        is halved then: these are nobody's fault, and not counted.
+        """
+        scaler = self.gradient.scaler
+        if math.isfinite(loss_sum) and scaler.is_enabled() and scaler.get_scale() > 1:
+            return
         progress.skipped += 1
         progress.skipped_in_row += 1
         how_many = f"{progress.skipped_in_row} in a row" if progress.skipped_in_row > 1 else "one"

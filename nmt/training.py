@@ -250,7 +250,7 @@ class Trainer:
             progress.logged_loss += loss_sum
             progress.logged_tokens += tokens
         else:
-            self.nonfinite.skip(progress, batches, seeds)
+            self.nonfinite.skip(progress, batches, seeds, loss_sum)
         self.scaler.update()
         self.optimizer.zero_grad()
         self._learn_limit([int(row[-2]) for row in told])

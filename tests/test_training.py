@@ -105,6 +105,34 @@ def poison(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     return token
 
 
+def test_the_scale_of_float16_finds_itself() -> None:
+    """Gradients that overflow it are skipped, halve it, and are no fault; the weights do not know of it."""
+    config = settings("training.max_nonfinite=2", *NO_DROPOUT)
+
+    def trained(scale: float | None, steps: int) -> tuple[Trainer, torch.Tensor]:
+        with Run.open(Path(f"runs/scale-{scale}-{steps}"), config) as run:
+            trainer = Trainer(config, run, lambda event: None)
+            first = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+            if scale is not None:
+                trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=10**6)
+                trainer.gradient.scaler = trainer.scaler
+                # As float16 does, which ends at 65,504.
+                next(trainer.model.parameters()).register_hook(
+                    lambda grad: grad * (float("inf") if trainer.scaler.get_scale() > 1000 else 1.0)
+                )
+            for _ in range(steps):
+                trainer._step()
+            return trainer, torch.cat([p.detach().flatten() for p in trainer.model.parameters()]) - first
+
+    overflowing, moved = trained(4096.0, 4)
+    assert overflowing.scaler.get_scale() == 512.0  # after 4096, 2048 and 1024
+    assert (overflowing.progress.skipped, overflowing.progress.skipped_in_row) == (0, 0)
+    assert moved.norm() > 0
+    fitting, same = trained(512.0, 3)
+    assert fitting.scaler.get_scale() == 512.0
+    torch.testing.assert_close(same, trained(None, 3)[1], rtol=1e-3, atol=1e-5)
+
+
 def test_updates_that_are_not_finite_are_skipped(poison: int) -> None:
     before: list[torch.Tensor] = []
     unchanged = []
