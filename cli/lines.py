@@ -23,6 +23,11 @@ FIRST_CHUNKS = (32, 256)
 GPU_CHUNK_LINES = 20_000  # a GPU wants many at once, and has done as many in seconds
 
 
+def chunk_sizes(most: int | None = None) -> Iterator[int]:
+    """Of chunks, one after the other: FIRST_CHUNKS, then `most`, or CHUNK_LINES."""
+    return itertools.chain(FIRST_CHUNKS, itertools.repeat(most or CHUNK_LINES))
+
+
 class Lines:
     """The input, in chunks of what is there: few lines when they are typed, many when they are at hand."""
 
@@ -53,15 +58,13 @@ class Lines:
     def chunks(self, size: int | None = None, most: int | None = None) -> Iterator[Chunk]:
         """Chunks of a file have `size` lines, of other input at most so many: what has arrived.
 
-        Without a size they have FIRST_CHUNKS, then `most`, or CHUNK_LINES.
+        Without a size they have those of `chunk_sizes`.
 
         Raises:
             UserError: a line is not UTF-8; the lines before it have been yielded.
         """
         waits = self.source == "-" and not _is_redirected_file()
-        sizes = itertools.chain(FIRST_CHUNKS, itertools.repeat(most or CHUNK_LINES))
-        if size is not None:
-            sizes = itertools.chain((), itertools.repeat(size))
+        sizes = chunk_sizes(most) if size is None else itertools.repeat(size)
         first = 1
         for lines in _arriving(self.source, sizes) if waits else _of_file(self.source, sizes):
             yield first, lines

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nmt.cli.lines import CHUNK_LINES, Lines
+from nmt.cli.lines import CHUNK_LINES, Lines, chunk_sizes
 from nmt.cli.translation import Options, Translating
 from nmt.errors import UserError
 from nmt.partial import Chunk, PartialFile, partial_of, read_record, sidecar_of
@@ -128,6 +128,8 @@ class Shards:
         sums = [hashlib.sha256() for _ in paths]
         records: list[bytes] = []
         waiting: list[str] = []
+        sizes = chunk_sizes()  # as of one process: the same file, packed too
+        size = next(sizes)
         streams = [path.open("rb") for path in paths]
         try:
             for index, (_, lines) in enumerate(self.blocks()):
@@ -136,9 +138,9 @@ class Shards:
                     sums[turn].update(line.encode() + b"\n")
                     records.append(streams[turn].readline())
                     waiting.append(line)
-                    if len(waiting) == CHUNK_LINES:
+                    if len(waiting) == size:
                         whole.append(b"".join(records), waiting)
-                        records, waiting = [], []
+                        records, waiting, size = [], [], next(sizes)
             if waiting:
                 whole.append(b"".join(records), waiting)
             for path, stream, found in zip(paths, streams, sums, strict=True):

@@ -126,11 +126,6 @@ class Translator:
         sentence (`nmt.long_sentences`).
         `look` is called again and again while models search, and may raise.
         """
-        if search.beam_size > len(target_tokenizer):
-            raise UserError(
-                f"a beam of {search.beam_size:,} is more than the {len(target_tokenizer):,} tokens of the "
-                "vocabulary; lower --beam-size"
-            )
         self.look = look
         self.longest_seen = longest_seen
         self.draws, self.utility = draws, utility
@@ -179,7 +174,13 @@ class Translator:
         draws: Draws | None = None,
         utility: str | None = None,
     ) -> Translator:
-        """From model folders; UserError where an ensemble's models have different target vocabularies."""
+        """From model folders; UserError where an ensemble's models have different target vocabularies, or the
+        beam is wider than one."""
+        beam, vocabulary = (search or loaded.config.search).beam_size, len(loaded.target_tokenizer)
+        if beam > vocabulary:
+            raise UserError(
+                f"a beam of {beam:,} is more than the {vocabulary:,} tokens of the vocabulary; lower it"
+            )
         return cls(
             loaded.model,
             loaded.source_tokenizer,

@@ -446,3 +446,18 @@ def test_unknown_words_with_a_given_attention(
 def test_a_dictionary(tmp_path: Path) -> None:
     (tmp_path / "d").write_text("a b\n\n  \n c  d \na\tno\nA\tx y \nd\u2028e f\n", encoding="utf-8")
     assert read_dictionary(tmp_path / "d") == {"a": "b", "c": "d", "A": "x y", "d\u2028e": "f"}
+
+
+def test_the_views_that_have_most_in_common_are_chosen() -> None:
+    """A head too; one that links little, and surely the same, does not count."""
+    views = [View(), View(1, 1), View(1, 2, True)]
+    sentences = 50
+    sparse = [[(0, 0)]] * sentences
+    dense = [[(i, i) for i in range(4)] + [(4, number % 4)] for number in range(sentences)]
+    turned = [[(j, i) for i, j in links[:4]] + [(0, 4)] for links in dense]
+    mean = [[(i, 3 - i) for i in range(4)]] * sentences
+    forward = Seen(views, [mean, sparse, dense], [])
+    backward = Seen(views, [turned, sparse, [[(0, 3)]] * sentences], [])
+    ours, theirs, agreement = choose_by_agreement(forward, backward)
+    assert (ours.view, theirs.view) == (views[2], views[0])
+    assert 0.8 <= agreement < 1.0

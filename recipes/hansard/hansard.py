@@ -190,7 +190,7 @@ def choose_views(
     seen = []
     for loaded, text in zip(models, (pairs, [(t, s) for s, t in pairs]), strict=True):
         aligner = Aligner(loaded, "punctuation")
-        seen.append(look(aligner, text, [v for v in aligner.views((False, True)) if v.head is None]))
+        seen.append(look(aligner, text, aligner.views((False, True))))
     forward, backward, agreement = choose_by_agreement(*seen)
     return [forward.view, backward.view], agreement
 

@@ -93,7 +93,7 @@ def test_n_best_in_json(reversing: Nmt) -> None:
 def test_parts_of_a_long_line_have_their_own_words(reversing: Nmt) -> None:
     words = [f"N{i}" if i % 2 else "oak" for i in range(16)]
     done = reversing("translate", "runs/learn", "--replace-unknown", stdin=" ".join(words).encode() + b"\n")
-    assert "longer than 8 tokens" in done.stderr
+    assert "longer than 6 tokens, as the longest of training; translated in 2 parts" in done.stderr
     (line,) = done.lines
     halves = words[:8], words[8:]
     # Eight words are more than training showed: the order may be wrong, the words are each half's own.

@@ -82,7 +82,7 @@ def test_json_lines(tiny_run: Path) -> None:
 def test_a_long_line_is_split_with_a_warning(tiny_run: Path) -> None:
     done = Nmt(tiny_run)("translate", RUN, stdin=b"short\n" + b"The dog sees it. " * 200 + b"\n")
     assert len(done.lines) == 2
-    assert "warning: <stdin>:2: longer than 100 tokens" in done.stderr
+    assert "warning: <stdin>:2: longer than 78 tokens, as the longest of training" in done.stderr
 
 
 def test_a_line_typed_is_a_line_answered(tiny_run: Path) -> None:
