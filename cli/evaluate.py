@@ -138,6 +138,8 @@ def evaluate(
         raise UserError(
             "--layer, --head and --shift choose the attention that --gold-alignment measures; add that"
         )
+    from nmt.cli.translation import search_options
+
     options_of_search = search_options(
         {
             "beam_size": beam_size,
@@ -262,26 +264,6 @@ def evaluate(
     outputs.finish()
 
 
-def search_options(given: dict[str, Any]) -> dict[str, Any]:
-    """Those that were given, as [search] has them.
-
-    Raises:
-        UserError: one is not known.
-    """
-    from nmt.cli.translation import MEANS, PRECISIONS
-
-    found = {key: value for key, value in given.items() if value is not None}
-    for key, known in (("precision", PRECISIONS), ("ensemble_by", MEANS)):
-        if key in found and found[key] not in known:
-            raise UserError(f"--{key.replace('_', '-')} {found[key]} is not known; use {', '.join(known)}")
-    tokens = found.get("batch_tokens", "auto")
-    if tokens != "auto":
-        if not (tokens.isascii() and tokens[:18].isdigit() and int(tokens[:18]) > 0):
-            raise UserError(f"--batch-tokens {tokens} is not a number from 1, or auto")
-        found["batch_tokens"] = int(tokens)
-    return found
-
-
 def _load(model: Path, ensemble: list[Path], device: str, chosen: dict[str, Any]) -> ModelUnderTest:
     """Models that can translate together as is wanted, else UserError."""
     from nmt.checkpoint import load_model
@@ -295,10 +277,12 @@ def _load(model: Path, ensemble: list[Path], device: str, chosen: dict[str, Any]
 
 
 def _translate(tested: ModelUnderTest, sources: list[str]) -> list[str]:
-    if not out.is_terminal():
-        return tested.translate(sources)
-    found = tested.translate(sources, lambda n: out.status(f"{n:,} of {len(sources):,} lines translated"))
-    out.status("")
+    from nmt.cli.progress import Progress
+
+    progress = Progress(len(sources))
+    found = tested.translate(sources, progress.found)
+    progress.show(len(sources))
+    progress.end()
     return found
 
 

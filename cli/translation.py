@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,12 +57,7 @@ class Options:
     guiding: Guiding = field(default_factory=Guiding)
 
     def __post_init__(self) -> None:
-        if self.batch_tokens not in (None, "auto") and not _is_count(self.batch_tokens):
-            raise UserError(f"--batch-tokens {self.batch_tokens} is not a number from 1, or auto")
-        if self.precision not in (None, *PRECISIONS):
-            raise UserError(f"--precision {self.precision} is not known; use {', '.join(PRECISIONS)}")
-        if self.ensemble_by not in (None, *MEANS):
-            raise UserError(f"--ensemble-by {self.ensemble_by} is not known; use {' or '.join(MEANS)}")
+        self.settings_of_search()
         if self.format not in FORMATS:
             raise UserError(f"--format {self.format} is not known; use text or jsonl")
         if self.format == "text":
@@ -86,6 +81,11 @@ class Options:
                 )
         self.drawing.check(beam_size=self.beam_size, n_best=self.n_best, engine=self.engine)
         self.guiding.check(drawn=self.drawing.drawn, engine=self.engine, replace_unknown=self.replace_unknown)
+
+    def settings_of_search(self) -> dict[str, Any]:
+        """Keys of the [search] section, and the values given, but those of `guiding`."""
+        names = ("tag", "beam_size", "length_penalty", "batch_tokens", "precision", "max_source_tokens")
+        return search_options({name: getattr(self, name) for name in (*names, "ensemble_by")})
 
 
 class Translating:
@@ -148,13 +148,8 @@ class Translating:
         from nmt.config_file import changed_search
 
         options = self.options
-        names = ("tag", "beam_size", "length_penalty", "batch_tokens", "precision", "max_source_tokens")
-        given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-        if options.ensemble_by is not None:
-            given["ensemble_by"] = options.ensemble_by
-        if _is_count(options.batch_tokens):
-            given["batch_tokens"] = int(given["batch_tokens"])
-        search = changed_search(search, {**given, **options.guiding.settings_of_search()})
+        given = {**options.settings_of_search(), **options.guiding.settings_of_search()}
+        search = changed_search(search, given)
         if options.n_best > search.beam_size and not options.drawing.drawn:
             raise UserError(
                 f"--n-best {options.n_best} is more than the beam of {search.beam_size}; raise --beam-size"
@@ -233,6 +228,25 @@ class Translating:
             "replacement of unknown words": self.options.replace_unknown,
             "dictionary": None if dictionary is None else sha256_of(dictionary),
         }
+
+
+def search_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the command line that were given, as [search] has them.
+
+    Raises:
+        UserError: one is not known.
+    """
+    found = {key: value for key, value in given.items() if value is not None}
+    if found.get("precision", PRECISIONS[0]) not in PRECISIONS:
+        raise UserError(f"--precision {found['precision']} is not known; use {', '.join(PRECISIONS)}")
+    if found.get("ensemble_by", MEANS[0]) not in MEANS:
+        raise UserError(f"--ensemble-by {found['ensemble_by']} is not known; use {', '.join(MEANS)}")
+    tokens = found.get("batch_tokens", "auto")
+    if tokens != "auto":
+        if not _is_count(tokens):
+            raise UserError(f"--batch-tokens {tokens} is not a number from 1, or auto")
+        found["batch_tokens"] = int(tokens)
+    return found
 
 
 def _is_count(text: str | None) -> bool:

@@ -75,13 +75,16 @@ def publish(partial: Path, path: Path) -> None:
         shutil.rmtree(doomed)
 
 
-def lock(folder: Path, *, wait: bool) -> IO[bytes]:
+def lock(folder: Path, *, wait: bool, name: str = LOCK) -> IO[bytes]:
     """Hold `folder` for this process until the file returned is closed, or the process ends.
+
+    Args:
+        name: of the file that says so; another one for less than the folder.
 
     Raises:
         BlockingIOError: another process holds it, and `wait` is False.
     """
-    file = (folder / LOCK).open("ab")
+    file = (folder / name).open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BaseException:

@@ -26,7 +26,6 @@ from nmt.text_alignment import Alignment
 from nmt.translator import Translator
 
 # Lines between two signs of life; more at once would be little faster.
-TOLD_LINES = 500
 # How signatures call what is chosen of [search]. How lines are batched changes no translation.
 _SEARCH = {"beam_size": "beam", "length_penalty": "penalty", "tag": "tag", "precision": "precision"}
 
@@ -92,20 +91,14 @@ class ModelUnderTest:
             "device": str(next(self.loaded.model.parameters()).device),
         }
 
-    def translate(self, sources: Sequence[str], tell: Callable[[int], None] | None = None) -> list[str]:
+    def translate(self, sources: Sequence[str], look: Callable[[], None] = lambda: None) -> list[str]:
         """
         Args:
-            tell: called with the number of lines done, every `TOLD_LINES`.
+            look: called with each translation that is found.
         """
         translator = Translator.of(self.loaded, self.search, ensemble=self.ensemble)
-        together = len(sources) if tell is None else TOLD_LINES
-        texts: list[str] = []
-        for start in range(0, len(sources), max(1, together)):
-            found = translator.translate(sources[start : start + together])
-            texts += [translation.text for translation in found]
-            if tell is not None:
-                tell(len(texts))
-        return texts
+        translator.look = look
+        return [translation.text for translation in translator.translate(sources)]
 
     def perplexity(
         self, sources: Sequence[str], targets: Sequence[str], *, confidence: bool

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-
 import torch
 
 from nmt.config import Config
 from nmt.data.pool import cores
 from nmt.device import choose_device
 from nmt.errors import UserError
+from nmt.memory import peak_mib
 from nmt.ranks import Ranks
 from nmt.training_config import TrainingConfig
 
@@ -61,5 +59,4 @@ def peak_memory(device: torch.device) -> float:
     """The most memory that this process has had, in MiB: of a GPU what tensors took, else of the machine."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    return round(peak_mib(), 1)

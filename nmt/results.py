@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nmt.errors import UserError
-from nmt.files import write_file
+from nmt.files import lock, write_file
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,9 @@ def add_rows(path: Path, rows: list[Row]) -> None:
     of the same name with other references is another. Several processes may add to one file.
     """
     _check_name(path)
-    with _alone(path.resolve()):  # a link stays a link
+    file = path.resolve()  # a link stays a link
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with lock(file.parent, wait=True, name=f".{file.name}.lock"):  # not of the file itself, which is replaced
         merged = {_key(row): row for row in read_rows(path)}
         for row in rows:
             of_earlier_version = (*_key(row)[:-1], None)  # which did not hash references
@@ -106,15 +106,6 @@ def _key(row: Row) -> tuple[str | int | None, ...]:
         row.lines,
         row.references,
     )
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time between reading a file and writing it. The others wait a moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("ab") as file:  # the file itself is replaced
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def as_markdown(rows: list[Row]) -> str:

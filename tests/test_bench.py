@@ -16,7 +16,7 @@ import torch
 from bench import comparison, huggingface, models, parts, plain, tables
 from bench.corpora import Corpus, TestSet, random_corpus, read_test_set, test_set
 from bench.engines import CTranslate2, Spec, load, our_precisions
-from bench.worker import Worker, peak_mib
+from bench.worker import Worker
 from conftest import ROOT
 from equivalence.variants import randomize
 from exported import random_model, random_sources, text, tokenizer
@@ -29,6 +29,7 @@ from nmt.data.tokens import Tokens
 from nmt.errors import UserError
 from nmt.examples import Examples
 from nmt.loss import cross_entropy_sum
+from nmt.memory import peak_mib
 from nmt.model_config import TransformerConfig
 from nmt.models import build_model
 from nmt.search import length_penalty

@@ -219,8 +219,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "nmt.averaging": {"nmt.checkpoint", "nmt.config_file", "nmt.errors", "nmt.run"},
     "nmt.resources": {
-        *("nmt.config", "nmt.data.*", "nmt.device", "nmt.errors", "nmt.ranks", "nmt.training_config"),
+        *("nmt.config", "nmt.data.*", "nmt.device", "nmt.errors", "nmt.memory", "nmt.ranks"),
+        "nmt.training_config",
     },
+    "nmt.memory": set(),
     "nmt.preflight": {
         "nmt.changes",
         "nmt.config",

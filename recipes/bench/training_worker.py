@@ -17,6 +17,7 @@ from torch import nn
 
 from nmt.config_file import parse_config
 from nmt.gradient import target_tokens
+from nmt.memory import peak_mib
 from nmt.run import Run
 from nmt.training import Trainer
 
@@ -24,7 +25,6 @@ from .ceilings import GPU_SHAPE, measure_one
 from .parts import shares
 from .plain import PlainLoop, PlainTransformer
 from .training import Trained
-from .worker import peak_mib
 
 CEILING = (2048, 2048, 2048)
 

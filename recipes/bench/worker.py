@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from nmt.memory import peak_mib
+
 from .engines import Spec, load
 
 
@@ -92,19 +94,6 @@ def main() -> None:
         texts, tokens = engine.translate(asked["lines"], asked["batch"])
         seconds = time.perf_counter() - began
         answer(texts=texts, tokens=tokens, seconds=seconds, peak_mib=peak_mib())
-
-
-def peak_mib() -> float:
-    """The most memory that this process has had resident."""
-    status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says begins, on Linux, with the memory of the parent
-        for line in status.read_text().split("\n"):
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**10
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 if __name__ == "__main__":
