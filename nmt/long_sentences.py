@@ -56,6 +56,8 @@ def _fitting(ids: Sequence[int], tokenizer: Tokenizer, most: int) -> Iterator[li
 
 def _sentences(ids: Sequence[int], tokenizer: Tokenizer) -> Iterator[list[int]]:
     pieces = tokenizer.pieces(ids)
+    while pieces and not tokenizer.word_level and not pieces[-1].strip(_BEGINS_WORD):
+        pieces.pop()  # blanks at the end go with the last sentence
     first = 0
     word = ""  # so far, from its first letter
     for place, piece in enumerate(pieces):

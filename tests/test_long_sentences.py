@@ -42,6 +42,11 @@ def test_a_longer_one_is_cut_sentence_by_sentence(tokenizer: Tokenizer) -> None:
     assert texts(TEXT, tokenizer, 500, 20) == SENTENCES
 
 
+def test_blanks_at_the_end_are_no_sentence(tokenizer: Tokenizer) -> None:
+    """Which a model would make words of."""
+    assert texts(f"{TEXT}   ", tokenizer, 500, 20) == SENTENCES
+
+
 def test_marks_without_blanks() -> None:
     tokenizer = train_tokenizer(
         ["你好。「再见。」谢谢!好。"] * 20, type="char", vocabulary_size=600, character_coverage=1.0
