@@ -249,8 +249,9 @@ def search_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_count(text: str | None) -> bool:
-    return text is not None and text.isascii() and text.isdigit() and int(text) > 0
+def _is_count(text: str) -> bool:
+    """Digits that are no zero; so many that they are no number for Python are not."""
+    return text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0
 
 
 def _sum_of(manifest: dict[str, Any]) -> str:

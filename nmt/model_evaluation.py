@@ -25,7 +25,6 @@ from nmt.results import of_model
 from nmt.text_alignment import Alignment
 from nmt.translator import Translator
 
-# Lines between two signs of life; more at once would be little faster.
 # How signatures call what is chosen of [search]. How lines are batched changes no translation.
 _SEARCH = {"beam_size": "beam", "length_penalty": "penalty", "tag": "tag", "precision": "precision"}
 
@@ -91,12 +90,17 @@ class ModelUnderTest:
             "device": str(next(self.loaded.model.parameters()).device),
         }
 
+    @cached_property
+    def translator(self) -> Translator:
+        """UserError where the models cannot translate together as is wanted."""
+        return Translator.of(self.loaded, self.search, ensemble=self.ensemble)
+
     def translate(self, sources: Sequence[str], look: Callable[[], None] = lambda: None) -> list[str]:
         """
         Args:
             look: called with each translation that is found.
         """
-        translator = Translator.of(self.loaded, self.search, ensemble=self.ensemble)
+        translator = self.translator
         translator.look = look
         return [translation.text for translation in translator.translate(sources)]
 
