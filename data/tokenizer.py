@@ -57,6 +57,7 @@ class Tokenizer:
         if ids != (PAD, UNK, BOS, EOS):
             raise ValueError(f"its ids of <pad>, <unk>, <s>, </s> are {ids}, not {(PAD, UNK, BOS, EOS)}")
         self.byte_fallback = self._pieces.piece_to_id("<0x00>") != UNK
+        self._asked: dict[int, str] = {}  # pieces, which SentencePiece is slow to tell
         # SentencePiece would join neighbouring unknown words, so the word type looks words up one by one.
         self.word_level = not self.byte_fallback
 
@@ -137,7 +138,9 @@ class Tokenizer:
 
     def piece(self, token_id: int) -> str:
         """The piece of an id as SentencePiece writes it; a word begins with U+2581."""
-        piece: str = self._pieces.id_to_piece(int(token_id))
+        piece = self._asked.get(token_id)
+        if piece is None:
+            piece = self._asked[token_id] = str(self._pieces.id_to_piece(int(token_id)))
         return piece
 
     def pieces(self, ids: Sequence[int]) -> list[str]:

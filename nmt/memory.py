@@ -1,4 +1,4 @@
-"""How much memory a process has taken."""
+"""How much memory processes take."""
 
 from __future__ import annotations
 
@@ -17,3 +17,22 @@ def peak_mib() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def tree_mib(process: int) -> float:
+    """What a process and its descendants have resident now; what several share counts once.
+
+    0 where the system does not say, or the process is gone.
+    """
+    found = 0.0
+    folder = Path("/proc", str(process))
+    try:
+        for line in (folder / "smaps_rollup").read_text().split("\n"):
+            if line.startswith("Pss:"):
+                found += int(line.split()[1]) / 2**10
+        for thread in (folder / "task").iterdir():
+            for child in (thread / "children").read_text().split():
+                found += tree_mib(int(child))
+    except OSError:  # it has ended meanwhile
+        pass
+    return found

@@ -5,6 +5,7 @@ In threads they wait for each other's Python, a fifth of the time; in forked pro
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -101,6 +102,7 @@ def _work(task: Callable[[], Iterator[object]], sender: Connection) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to answer
             signal.signal(number, signal.SIG_IGN)
         torch.set_num_threads(1)
+        gc.freeze()  # what comes from the parent is no garbage of ours
         try:
             for item in task():
                 sender.send(("item", item))

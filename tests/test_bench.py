@@ -229,7 +229,7 @@ class Inside:
         self.engine = load(spec)
         self.computes = self.engine.computes
 
-    def translate(self, lines: list[str], batch: int | None = None) -> dict[str, Any]:
+    def translate(self, lines: list[str], batch: int | None = None, look: float = 1.0) -> dict[str, Any]:
         texts, tokens = self.engine.translate(lines, batch or self.spec.batch)
         seconds = len(lines) / {"nmt": 100.0, "ctranslate2": 50.0, "huggingface": 10.0}[self.spec.engine]
         if (batch or self.spec.batch) == 64:  # the best
@@ -347,14 +347,15 @@ def test_a_process_of_its_own(model: tuple[Path, Path], nmt: Nmt) -> None:
     spec = Spec("nmt", str(model[0]), beam_size=3, threads=1)
     lines = list(text()[:30])
     with contextlib.closing(Worker(spec)) as worker:
-        found = worker.translate(lines)
+        found = worker.translate(lines, look=0.002)
         again = worker.translate(lines[:3])
     options = ("--beam-size", 3)
     expected = nmt("translate", model[0], *options, stdin="".join(f"{line}\n" for line in lines).encode())
     assert found["texts"] == expected.lines
     assert again["texts"] == expected.lines[:3]
     assert found["seconds"] > 0
-    assert 50 < found["peak_mib"] <= again["peak_mib"] < 4000
+    assert 50 < found["peak_mib"] < 4000
+    assert 50 < again["peak_mib"] < 4000
     with pytest.raises(ChildProcessError, match="nmt float32 ended"):
         Worker(Spec("nmt", str(model[0].parent)))
 

@@ -153,7 +153,7 @@ def _in_turns(specs: Sequence[Spec], lines: TestSet, plan: Plan, tell: Tell) -> 
         for worker in workers:
             part = slow_part(lines, plan) if worker.spec.engine == "huggingface" else lines
             result = Result(worker.spec, len(part.sources), worker.computes)
-            first = worker.translate(part.sources[:_FIRST])
+            first = worker.translate(part.sources[:_FIRST], look=0.05)
             result.mib_first = first["peak_mib"] if len(part.sources) >= _FIRST else None
             results.append(result)
         for turn in range(plan.repeats):
@@ -161,7 +161,8 @@ def _in_turns(specs: Sequence[Spec], lines: TestSet, plan: Plan, tell: Tell) -> 
                 part = slow_part(lines, plan) if worker.spec.engine == "huggingface" else lines
                 found = worker.translate(part.sources)
                 result.seconds.append(found["seconds"])
-                result.texts, result.tokens, result.mib = found["texts"], found["tokens"], found["peak_mib"]
+                result.texts, result.tokens = found["texts"], found["tokens"]
+                result.mib = max(result.mib or 0.0, found["peak_mib"])
                 result.words = sum(len(text.split()) for text in result.texts)
             speeds = ", ".join(f"{r.spec.name} {r.lines / r.seconds[-1]:,.0f}" for r in results)
             tell(f"pass {turn + 1} of {plan.repeats}, sentences/s: {speeds}")

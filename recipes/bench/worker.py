@@ -10,11 +10,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Self
 
-from nmt.memory import peak_mib
+from nmt.memory import peak_mib, tree_mib
 
 from .engines import Spec, load
 
@@ -47,16 +48,20 @@ class Worker:
             self.close()
             raise
 
-    def translate(self, lines: list[str], batch: int | None = None) -> dict[str, Any]:
-        """`texts`, `tokens`, `seconds` of wall clock, and `peak_mib`, the most memory so far.
+    def translate(self, lines: list[str], batch: int | None = None, look: float = 1.0) -> dict[str, Any]:
+        """`texts`, `tokens`, `seconds` of wall clock, and `peak_mib`, the most memory meanwhile.
 
-        `batch`: another size than that of the Spec, this once.
+        Args:
+            batch: another size than that of the Spec, this once.
+            look: seconds from one look at the memory to the next; a look costs milliseconds.
         """
         assert self.process.stdin is not None
         request = {"lines": lines, "batch": batch or self.spec.batch}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        return self._answer()
+        with _Watch(self.process.pid, look) as watch:
+            answer = self._answer()
+        return {**answer, "peak_mib": watch.peak_mib or answer["peak_mib"]}
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -76,6 +81,28 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Watch:
+    """A thread that notes the memory of a process and its descendants, all together, until the block ends."""
+
+    def __init__(self, process: int, seconds: float):
+        self.peak_mib = 0.0  # stays 0 where the system does not say
+        self._process, self._seconds = process, seconds
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._seconds):
+            self.peak_mib = max(self.peak_mib, tree_mib(self._process))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
 
 
 def main() -> None:
