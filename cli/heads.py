@@ -73,8 +73,7 @@ def heads(
         raise UserError(f"--output {output}: the format is not known; use .html, .png, .svg or .pdf")
     text = Text(source, target, None, max_sentences)
 
-    from nmt.checkpoint import MANIFEST, load_model
-    from nmt.data.corpus import sha256_of
+    from nmt.checkpoint import load_model, model_hash
     from nmt.device import choose_device
     from nmt.files import write_file
     from nmt.head_analysis import all_heads, analyse
@@ -98,7 +97,7 @@ def heads(
         of_pairs = [[reference[pair.line - 1] for pair in pairs] for reference in right]
         worth = measure(loaded, pairs, of_pairs, lambda n, of: out.status(f"{n} of {of} heads masked"))
     out.status("")
-    identity = of_model(sha256_of(loaded.folder / MANIFEST)).strip()
+    identity = of_model(model_hash(loaded.manifest)).strip()
     names = " and ".join(str(path) for path in references)
     table = _Table(found, worth, sort, f"{names}, {_sentences(total)}, {identity}")
     about = {

@@ -15,19 +15,18 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """What a model is, what it was trained on, its parameters by part and its scores."""
-    from nmt.checkpoint import MANIFEST, load_model
-    from nmt.data.corpus import sha256_of
+    from nmt.checkpoint import load_model, model_hash
     from nmt.models import parameter_counts
 
     loaded = load_model(model)
-    manifest_hash = sha256_of(loaded.folder / MANIFEST)
+    hash_ = model_hash(loaded.manifest)
     counts = parameter_counts(loaded.model)
     config, manifest = loaded.config, loaded.manifest
     if json:
         out.result_json(
             {
                 "folder": str(loaded.folder),
-                "manifest_sha256": manifest_hash,
+                "model_sha256": hash_,
                 "languages": [config.data.source_language, config.data.target_language],
                 "parameters": counts,
                 "vocabularies": [len(loaded.source_tokenizer), len(loaded.target_tokenizer)],
@@ -52,4 +51,4 @@ def info(
         out.result(f"validation {name}: {score:.3f}")
     for entry in manifest.get("training_data", []):
         out.result(f"trained on {entry['file']} (sha256 {entry['sha256'][:12]}...)")
-    out.result(f"signature of its scores ends in model:{manifest_hash[:12]}")
+    out.result(f"signature of its scores ends in model:{hash_[:12]}")

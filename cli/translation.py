@@ -210,6 +210,7 @@ class Translating:
     def settings(self) -> dict[str, Any]:
         """All that decides the records but the input. How lines are batched, and where, does not."""
         from nmt import __version__
+        from nmt.checkpoint import model_hash
         from nmt.data.corpus import sha256_of
 
         search = self._search.model_dump(mode="json", exclude={"batch_tokens"})
@@ -220,8 +221,8 @@ class Translating:
         dictionary = self.options.dictionary
         return {
             "nmt": __version__,
-            "model": _sum_of(self._loaded.manifest),
-            "ensemble": [_sum_of(other.manifest) for other in self._others],
+            "model": model_hash(self._loaded.manifest),
+            "ensemble": [model_hash(other.manifest) for other in self._others],
             "engine": self.options.engine,
             "export": self._loaded.manifest.get("export"),
             **{key.replace("_", " "): value for key, value in {**options, **search}.items()},
@@ -252,12 +253,3 @@ def search_options(given: Mapping[str, Any]) -> dict[str, Any]:
 def _is_count(text: str) -> bool:
     """Digits that are no zero; so many that they are no number for Python are not."""
     return text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0
-
-
-def _sum_of(manifest: dict[str, Any]) -> str:
-    """One sum of a model's files, wherever it lies; what training goes on from is no part of the model."""
-    import hashlib
-    import json
-
-    files = {name: value for name, value in manifest["files"].items() if name != "training_state.pt"}
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()

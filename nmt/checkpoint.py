@@ -124,6 +124,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def model_hash(manifest: Mapping[str, Any]) -> str:
+    """What tells a model from others, the sha256 of its files' in the manifest: where it lies, how long its
+    training took and what that would go on from do not matter. The same training done again has the same."""
+    files = {name: value for name, value in manifest["files"].items() if name != TRAINING_STATE}
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
 def check_files(folder: Path, manifest: Mapping[str, Any], *, training_state: bool = False) -> None:
     """Compare each file with its sha256 in the manifest."""
     for name, expected in manifest["files"].items():

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from nmt import __version__
-from nmt.checkpoint import CONFIG, FORMAT, MANIFEST, LoadedModel
+from nmt.checkpoint import CONFIG, FORMAT, MANIFEST, LoadedModel, model_hash
 from nmt.config import QUANTIZATIONS, SearchConfig
 from nmt.config_file import dump_config
 from nmt.data.prepared import tokenizer_files
@@ -114,16 +114,11 @@ def write_export(loaded: LoadedModel, folder: Path, quantization: str = "float32
             "quantization": quantization,
             "positions": positions,  # of a sentence with its end; null: no limit
         },
-        "model": {"manifest_sha256": manifest_sum(loaded.folder), "step": loaded.manifest.get("step")},
+        "model": {"sha256": model_hash(loaded.manifest), "step": loaded.manifest.get("step")},
         **{key: loaded.manifest[key] for key in KEPT if key in loaded.manifest},
         "files": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def manifest_sum(folder: Path) -> str:
-    """The sha256 of a model's manifest, which holds those of all its files."""
-    return _sha256(folder / MANIFEST)
 
 
 def vocabulary(tokenizer: Tokenizer) -> list[str]:

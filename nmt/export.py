@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from nmt.checkpoint import MANIFEST, LoadedModel, find_model, load_model, read_manifest
+from nmt.checkpoint import MANIFEST, LoadedModel, find_model, load_model, model_hash, read_manifest
 from nmt.config import Config, ExportConfig, SearchConfig
 from nmt.ctranslate2_engine import Engine, is_export, supported_search
 from nmt.ctranslate2_model import (
     ENGINE,
     check_supported,
-    manifest_sum,
     require_ctranslate2,
     unsupported,
     write_export,
@@ -137,8 +136,8 @@ def export_run(run: Path, settings: ExportConfig) -> Comparison | None:
     best, output = find_model(run), run / FOLDER
     if is_export(output):
         manifest = read_manifest(output)
-        made_of, quantization = manifest["model"]["manifest_sha256"], manifest["export"]["quantization"]
-        if made_of == manifest_sum(best) and quantization == settings.quantization:
+        made_of, quantization = manifest["model"].get("sha256"), manifest["export"]["quantization"]
+        if made_of == model_hash(read_manifest(best)) and quantization == settings.quantization:
             return None
     return export(best, output, settings.quantization)
 

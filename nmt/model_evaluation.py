@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from nmt import __version__, resampling
-from nmt.checkpoint import MANIFEST, LoadedModel
+from nmt.checkpoint import LoadedModel, model_hash
 from nmt.config import SearchConfig
 from nmt.config_file import changed_search, load_config
-from nmt.data.corpus import find_side, is_tsv, read_lines, read_parallel, sha256_of
+from nmt.data.corpus import find_side, is_tsv, read_lines, read_parallel
 from nmt.errors import UserError
 from nmt.evaluation import Score, perplexity
 from nmt.forced import fitting, log_probabilities
@@ -49,7 +49,7 @@ class ModelUnderTest:
 
     def _identity(self, chosen: str = "") -> str:
         models = [self.loaded, *self.ensemble]
-        return of_model(*(sha256_of(one.folder / MANIFEST) for one in models), chosen=chosen)
+        return of_model(*(model_hash(one.manifest) for one in models), chosen=chosen)
 
     @cached_property
     def search(self) -> SearchConfig:

@@ -160,7 +160,7 @@ def _translate(run: ReportedRun, chosen: Comparable, number: int, device: str, o
     translated = translate(
         loaded,
         run.folder,
-        run.manifest_hash,
+        run.model_hash,
         sources,
         tell=lambda done: observer.tell(f"{run.name}: {done:,} of {len(sources):,} lines translated"),
         warn=observer.warn,

@@ -12,10 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from nmt.checkpoint import CONFIG, MANIFEST, find_model, read_manifest
+from nmt.checkpoint import CONFIG, MANIFEST, find_model, model_hash, read_manifest
 from nmt.config import Config
 from nmt.config_file import load_config, parse_config
-from nmt.data.corpus import sha256_of
 from nmt.errors import UserError
 from nmt.run import METRICS
 
@@ -47,8 +46,8 @@ class ReportedRun:
     manifest: dict[str, Any]
 
     @property
-    def manifest_hash(self) -> str:
-        return sha256_of(self.model_folder / MANIFEST)
+    def model_hash(self) -> str:
+        return model_hash(self.manifest)
 
     def of(self, event: str) -> list[Event]:
         return [found for found in self.events if found.get("event") == event]
@@ -274,7 +273,7 @@ def cost(run: ReportedRun, parameters: dict[str, int]) -> dict[str, Any]:
         "precision": training.precision,
         "seed": training.seed,
         "validation": manifest.get("scores", {}),
-        "manifest": run.manifest_hash,
+        "model": run.model_hash,
         "training_data": manifest.get("training_data", []),
         "environment": {
             key: environment[key]

@@ -42,7 +42,7 @@ def sum_of(lines: Sequence[str]) -> str:
 def translate(
     loaded: LoadedModel,
     run_folder: Path,
-    manifest_hash: str,
+    model_hash: str,
     sources: Sequence[str],
     *,
     tell: Callable[[int], None] = lambda _: None,
@@ -55,8 +55,8 @@ def translate(
         warn: called where the translation cannot be kept; it is made nevertheless.
     """
     source_sum = sum_of(sources)
-    file = run_folder / FOLDER / f"translation-{manifest_hash[:16]}-{source_sum[:16]}.json"
-    key = {"format": FORMAT, "nmt": __version__, "model": manifest_hash, "source": source_sum}
+    file = run_folder / FOLDER / f"translation-{model_hash[:16]}-{source_sum[:16]}.json"
+    key = {"format": FORMAT, "nmt": __version__, "model": model_hash, "source": source_sum}
     kept = _read(file, key, len(sources))
     if kept is not None:
         return kept

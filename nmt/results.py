@@ -34,14 +34,14 @@ _MOST_DIGITS = 4
 _MODEL = re.compile(r" model:(?P<hashes>[0-9a-f+]+)(?:\([^)]*\))?")
 
 
-def of_model(*manifest_hashes: str, chosen: str = "") -> str:
-    """What a signature ends with that is about a model: which one, by the sha256 of its manifest.json.
+def of_model(*model_hashes: str, chosen: str = "") -> str:
+    """What a signature ends with that is about a model: which one, by `nmt.checkpoint.model_hash`.
 
     Args:
-        manifest_hashes: several of models that made one number together.
+        model_hashes: several of models that made one number together.
         chosen: what was chosen for this model by a rule that the rest of the signature names.
     """
-    hashes = "+".join(hash_[:12] for hash_ in manifest_hashes)
+    hashes = "+".join(hash_[:12] for hash_ in model_hashes)
     return f" model:{hashes}" + (f"({chosen})" if chosen else "")
 
 

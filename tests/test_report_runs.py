@@ -136,7 +136,7 @@ def test_several_runs_list_what_differs() -> None:
 
 
 def test_tokens_are_speed_times_time_without_validations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ReportedRun, "manifest_hash", "0")
+    monkeypatch.setattr(ReportedRun, "model_hash", "0")
     speed = "target_tokens_per_second"
     events = [
         train(10, 5.0, seconds=4.0, **{speed: 100.0}),

@@ -427,9 +427,9 @@ function environment() {
   section("environment", "Environment", facts("Versions and data", [
     ...keys.map((key) => [key, (run) => visible(String(run.environment[key] ?? "–"))]),
     ["seed", (run) => String(run.seed)],
-    ["model", (run) => el("code", {}, run.manifest.slice(0, 12))],
+    ["model", (run) => el("code", {}, run.model.slice(0, 12))],
     ["trained on", (run) => el("ul", {}, run.training_data.map((row) => el("li", {}, visible(String(row.file)), " ", el("code", {}, visible(String(row.sha256).slice(0, 12))))))],
-  ]), el("p", { class: "faint" }, "The model's number is the beginning of its manifest's sha256; files' likewise."));
+  ]), el("p", { class: "faint" }, "The model's number is the beginning of the sha256 of its files' sha256; files' likewise."));
 }
 
 function commands() {

@@ -200,8 +200,7 @@ def align(
 ) -> None:
     """Links of both directions and of both together, their error rates, and rows of results."""
     from nmt.alignment import in_order, pharaoh
-    from nmt.checkpoint import load_model
-    from nmt.data.corpus import sha256_of
+    from nmt.checkpoint import load_model, model_hash
     from nmt.device import choose_device
     from nmt.gold import Gold, agreement_of, read_gold
     from nmt.model_evaluation import ModelUnderTest
@@ -247,7 +246,7 @@ def align(
     write_file(output / "aer.json", json.dumps(document, indent=2) + "\n")
     print(json.dumps(document, indent=2))
     abouts = [ModelUnderTest(one, {}).about() for one in loaded]
-    hashes = [sha256_of(one.folder / "manifest.json") for one in loaded]
+    hashes = [model_hash(one.manifest) for one in loaded]
     suffixes = [of_model(hash_) for hash_ in hashes]
     rows = [
         row(f"{name}{kind}", everything[kind], gold, suffix, about)

@@ -16,6 +16,6 @@ def test_the_hash_is_that_of_its_scores(tiny_run: Path) -> None:
     options = ("--source", source, "--reference", reference, "--json")
     scored = nmt("evaluate", "runs/tiny", *options).stdout.decode()
     described = json.loads(nmt("info", "runs/tiny", "--json").stdout)
-    name = f"model:{described['manifest_sha256'][:12]}"
+    name = f"model:{described['model_sha256'][:12]}"
     assert f"signature of its scores ends in {name}\n" in shown
     assert name in scored
