@@ -188,19 +188,16 @@ $(foreach s,$(MULTI30K_SEEDS),$(foreach r,$(filter-out ensemble,$(MULTI30K_KNOWN
   $(eval $(call multi30k-row-rule,$(r),$(s)))))
 $(eval $(call multi30k-back-rules,$(MULTI30K_PAIR),$(call multi30k-reverse,$(MULTI30K_PAIR)),$(firstword $(MULTI30K_SEEDS))))
 
-# `nmt evaluate` takes one model: of several it measures the translations.
 MULTI30K_MODELS := $(foreach s,$(MULTI30K_SEEDS),$(call multi30k-model,$(MULTI30K_ENSEMBLE_OF),$(s)))
 $(MULTI30K_HERE)/.evaluated-$(MULTI30K_ENSEMBLE): \
     $(foreach s,$(MULTI30K_SEEDS),$(MULTI30K_HERE)/.evaluated-$(call multi30k-id,$(MULTI30K_ENSEMBLE_OF))-$(s))
 	@rm -f $(@D)/scores/$(MULTI30K_ENSEMBLE).json
 	for test in $(MULTI30K_TESTS); do \
-	  output=$(@D)/translations/$$test.$(MULTI30K_ENSEMBLE).$(call multi30k-target,$(MULTI30K_PAIR)); \
-	  source=$(call multi30k-file,$$test,$(call multi30k-source,$(MULTI30K_PAIR))); \
-	  reference=$(call multi30k-file,$$test,$(call multi30k-target,$(MULTI30K_PAIR))); \
-	  $(NMT) translate $(firstword $(MULTI30K_MODELS)) $$source --output $$output \
-	    $(addprefix --ensemble ,$(wordlist 2,99,$(MULTI30K_MODELS))) || exit; \
-	  $(NMT) evaluate --system "$(call multi30k-name,$(MULTI30K_ENSEMBLE_OF)) + ensemble of $(words $(MULTI30K_SEEDS))=$$output" \
-	    --test-set $$test --source $$source --reference $$reference $(MULTI30K_METRICS) \
+	  $(NMT) evaluate $(firstword $(MULTI30K_MODELS)) $(addprefix --ensemble ,$(wordlist 2,99,$(MULTI30K_MODELS))) \
+	    --name '$(call multi30k-name,$(MULTI30K_ENSEMBLE_OF)) + ensemble of $(words $(MULTI30K_SEEDS))' --test-set $$test \
+	    --source $(call multi30k-file,$$test,$(call multi30k-source,$(MULTI30K_PAIR))) \
+	    --reference $(call multi30k-file,$$test,$(call multi30k-target,$(MULTI30K_PAIR))) $(MULTI30K_METRICS) \
+	    --output $(@D)/translations/$$test.$(MULTI30K_ENSEMBLE).$(call multi30k-target,$(MULTI30K_PAIR)) \
 	    --results $(@D)/scores/$(MULTI30K_ENSEMBLE).json || exit; \
 	done
 	@touch $@
