@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from nmt.metric_set import MetricSet
 from nmt.resampling import interval, resampled
 
 # Where buckets begin: those of compare-mt (Neubig et al. 2019).
-LENGTHS = (0, 10, 20, 30, 40, 50, 60)  # source words between blanks
+LENGTHS = (0, 10, 20, 30, 40, 50, 60)  # source words, `length`
 FREQUENCIES = (0, 1, 2, 3, 4, 5, 10, 100, 1000)  # times a word was in the training text
+_WITHOUT_BLANKS = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_WITHOUT_BLANKS}]|[^\s{_WITHOUT_BLANKS}]+")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ def bucket_of(value: int, starts: Sequence[int]) -> int:
     return sum(value >= start for start in starts) - 1
 
 
+def length(line: str) -> int:
+    """Words between blanks; in scripts that set none, Han and kana, each character is one."""
+    return len(_WORD.findall(line))
+
+
 def by_length(
     hypotheses: list[str], sources: Sequence[str], metrics: MetricSet, *, confidence: bool = False
 ) -> dict[str, list[Bucket]]:
@@ -50,7 +58,7 @@ def by_length(
     names = bucket_names(LENGTHS)
     places: dict[int, list[int]] = {}
     for index, source in enumerate(sources):
-        places.setdefault(bucket_of(len(source.split()), LENGTHS), []).append(index)
+        places.setdefault(bucket_of(length(source), LENGTHS), []).append(index)
     found: dict[str, list[Bucket]] = {}
     for metric_name, metric in metrics.metrics.items():
         counts = metrics.statistics(metric_name, hypotheses)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from nmt.breakdown import length
 from nmt.metric_set import MetricSet
 
 
@@ -48,7 +49,7 @@ def sentence_table(
             "lines": metrics.size,
             "line": index + 1,
             "source": source,
-            "source_length": None if source is None else len(source.split()),
+            "source_length": None if source is None else length(source),
             "references": references,
             "reference_lengths": [len(line.split()) for line in references],
             "systems": {

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu_command import ORDINARY, disturbed
 
-from nmt.breakdown import FREQUENCIES, LENGTHS, bucket_names, bucket_of, by_frequency, by_length, count_words
+from nmt.breakdown import (
+    FREQUENCIES,
+    LENGTHS,
+    bucket_names,
+    bucket_of,
+    by_frequency,
+    by_length,
+    count_words,
+    length,
+)
 from nmt.evaluation import scores_of
 from nmt.metric_set import MetricOptions, MetricSet
 
@@ -26,6 +35,25 @@ def test_a_number_is_in_the_bucket_that_names_it(value: int) -> None:
         name = bucket_names(starts)[bucket_of(value, starts)]
         low, _, high = name.rstrip("+").partition("-")
         assert int(low) <= value <= (value if name.endswith("+") else int(high or low))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        *(("", 0), ("  \u3000", 0), ("a dog", 2), ("\u2003a\x1cdog\x85 .", 3), ("naïve", 1)),
+        *(
+            ("一只狗。", 4),
+            ("犬がいる", 4),
+            ("我有2只dog在家", 8),
+            ("キー", 2),
+            ("𠀀𠀁", 2),
+            ("개가 있다", 2),
+        ),
+    ],
+)
+def test_length(line: str, words: int) -> None:
+    assert length(line) == words
+    assert length(f"{line} one two") == words + 2
 
 
 @pytest.mark.parametrize("references", [1, 2])

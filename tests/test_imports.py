@@ -66,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.significance": {"nmt.evaluation", "nmt.metric_set"},
     "nmt.resampling": {"nmt.evaluation", "nmt.metric_set"},
     "nmt.breakdown": {"nmt.evaluation", "nmt.metric_set", "nmt.resampling"},
-    "nmt.sentences": {"nmt.metric_set"},
+    "nmt.sentences": {"nmt.breakdown", "nmt.metric_set"},
     "nmt.comet": {"nmt.errors"},
     "nmt.assessment": {
         *("nmt.breakdown", "nmt.evaluation", "nmt.metric_set", "nmt.resampling", "nmt.results"),
