@@ -12,6 +12,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 from sacrebleu_command import HOSTILE, ORDINARY, disturbed
 
+from nmt.breakdown import length
 from nmt.metric_set import MetricOptions, MetricSet
 from nmt.sentences import sentence_scores, sentence_table
 
@@ -59,7 +60,7 @@ def test_an_object_a_line(drawn: list[tuple[str, str, str, str]]) -> None:
         record = json.loads(text)
         assert (record["test_set"], record["lines"], record["line"]) == ("t", len(drawn), number)
         assert (record["source"], record["references"]) == (pair[0], [pair[3]])
-        assert record["source_length"] == len(pair[0].split())
+        assert record["source_length"] == length(pair[0])
         assert record["reference_lengths"] == [len(pair[3].split())]
         for name, hypothesis in (("a", pair[1]), ("b", pair[2])):
             system = record["systems"][name]
