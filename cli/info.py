@@ -47,8 +47,13 @@ def info(
     steps = f"mean of steps {', '.join(map(str, averaged))}" if averaged else f"step {manifest['step']:,}"
     seconds = manifest.get("train_seconds")
     out.result(f"trained: {steps}" + ("" if seconds is None else f", {out.duration(seconds)}"))
+    validation = manifest.get("validation")  # earlier versions did not say
+    if validation is not None:
+        files = ", ".join(entry["file"] for entry in manifest.get("validation_data", []))
+        out.result(f"validated on {files}: {validation['lines']:,} lines")
     for name, score in manifest.get("scores", {}).items():
-        out.result(f"validation {name}: {score:.3f}")
+        measured = f" (beam {validation['beam_size']}, {validation['bleu']})" if validation else ""
+        out.result(f"validation {name}: {score:.3f}{measured if name == 'bleu' else ''}")
     for entry in manifest.get("training_data", []):
         out.result(f"trained on {entry['file']} (sha256 {entry['sha256'][:12]}...)")
     out.result(f"signature of its scores ends in model:{hash_[:12]}")

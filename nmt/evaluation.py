@@ -165,6 +165,12 @@ def bleu(hypotheses: Sequence[str], reference: Sequence[str], language: str | No
     return scores_of(hypotheses, MetricSet([reference], options, names=["bleu"]))[0].score
 
 
+def bleu_signature(language: str | None) -> str:
+    """Of `bleu`, as sacreBLEU writes it."""
+    options = MetricOptions(tokenizer_here(language), force=True)
+    return MetricSet([[""]], options, names=["bleu"]).signature("BLEU")
+
+
 def perplexity(loss: float) -> float:
     """exp of nats a token, at most e^700: JSON knows no infinity."""
     return math.exp(min(loss, 700.0))

@@ -139,7 +139,7 @@ class Trainer:
         self.validation.check_fits(self.model)
         self.corpora = corpora_of(config, self.data)
         self.keeper = Keeper(
-            *(run, config, self.corpora, self.data, self.observe),
+            *(run, config, {**self.corpora, "validation": self.validation.about}, self.data, self.observe),
             is_first=ranks.is_first,
             processes=ranks.size,
         )

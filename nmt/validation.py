@@ -17,7 +17,7 @@ from nmt.data.prepared import TrainingData
 from nmt.data.tokenizer import PAD
 from nmt.ensemble import tagging
 from nmt.errors import UserError
-from nmt.evaluation import bleu, perplexity
+from nmt.evaluation import bleu, bleu_signature, perplexity
 from nmt.examples import Examples
 from nmt.interrupt import Stopped
 from nmt.ranks import ALONE, Ranks
@@ -35,6 +35,15 @@ class Validation:
         self.data = data
         # UserError for a tag that is not known.
         self.examples = Examples.of_pairs(pairs, data, tagging(data.source_tokenizer, config.search.tag))
+
+    @property
+    def about(self) -> dict[str, str | int]:
+        """What its scores are of, for manifests."""
+        return {
+            "lines": len(self.pairs),
+            "beam_size": self.config.training.validation_beam_size,
+            "bleu": bleu_signature(self.config.data.target_language),
+        }
 
     def check_fits(self, model: Any) -> None:
         """UserError for a sentence that the model has no positions for; training pairs have been dropped."""

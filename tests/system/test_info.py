@@ -19,3 +19,14 @@ def test_the_hash_is_that_of_its_scores(tiny_run: Path) -> None:
     name = f"model:{described['model_sha256'][:12]}"
     assert f"signature of its scores ends in {name}\n" in shown
     assert name in scored
+
+
+def test_validation_says_what_it_is_of(tiny_run: Path) -> None:
+    shown = Nmt(tiny_run)("info", "runs/tiny").stdout.decode()
+    assert "validated on corpus/validation.en, corpus/validation.de: 40 lines\n" in shown
+    (bleu,) = (line for line in shown.split("\n") if line.startswith("validation bleu: "))
+    scored = Nmt(tiny_run)(
+        *("evaluate", "--system", f"x={tiny_run}/corpus/validation.de"),
+        *("--reference", "corpus/validation.de", "--no-confidence", "--json"),
+    ).stdout
+    assert bleu.endswith(f" (beam 1, {json.loads(scored)[0]['signature']})")
