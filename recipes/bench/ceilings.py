@@ -18,6 +18,8 @@ from nmt.products import Matrix, available
 SHAPES = ((320, 128, 8000), (2048, 2048, 2048))
 # The largest product of a training step of Transformer-tiny.
 TRAINING_SHAPE = (3500, 128, 256)
+# Products of our own in a run: beginning threads takes as long as a small one.
+_AT_ONCE = 20
 # Large enough that a GPU is busy.
 GPU_SHAPE = (8192, 8192, 8192)
 
@@ -40,13 +42,14 @@ def measure_one(
     """1e9 operations a second of one of `KINDS`; None: torch lacks it."""
     with torch.inference_mode(), torch.device(device):
         try:
-            return _speed(KINDS[kind](*shape), shape, seconds)
+            return _speed(KINDS[kind](*shape), shape, seconds, _AT_ONCE if kind.startswith("nmt") else 1)
         except (RuntimeError, NotImplementedError):
             return None
 
 
-def _speed(product: Callable[[], Tensor], shape: tuple[int, int, int], seconds: float) -> float:
-    """The median of runs of one product, in 1e9 operations a second, an addition and a product being two."""
+def _speed(product: Callable[[], Tensor], shape: tuple[int, int, int], seconds: float, at_once: int) -> float:
+    """The median of runs of so many products, in 1e9 operations a second, an addition and a product being
+    two."""
     n, width, outputs = shape
     on_gpu = product().is_cuda
     times: list[float] = []
@@ -59,7 +62,7 @@ def _speed(product: Callable[[], Tensor], shape: tuple[int, int, int], seconds: 
         if on_gpu:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    return 2 * n * width * outputs / statistics.median(times) / 1e9
+    return 2 * n * width * outputs * at_once / statistics.median(times) / 1e9
 
 
 def _linear(n: int, width: int, outputs: int, kind: torch.dtype = torch.float32) -> Callable[[], Tensor]:
@@ -68,14 +71,20 @@ def _linear(n: int, width: int, outputs: int, kind: torch.dtype = torch.float32)
 
 
 def _own(n: int, width: int, outputs: int, precision: str) -> Callable[[], Tensor]:
-    """As search multiplies: each core its own rows, here a share of them."""
+    """As search multiplies: each core its own rows, here a share of them, `_AT_ONCE` times."""
     if not available():
         raise NotImplementedError
     matrix = Matrix(torch.randn(outputs, width), None, precision)
     shares = [share.contiguous() for share in torch.randn(n, width).chunk(torch.get_num_threads())]
+
+    def products(share: Tensor) -> Tensor:
+        for _ in range(_AT_ONCE - 1):
+            matrix.multiply(share)
+        return matrix.multiply(share)
+
     if len(shares) == 1:
-        return lambda: matrix.multiply(shares[0])
-    return lambda: in_threads([partial(matrix.multiply, share) for share in shares])[0]
+        return lambda: products(shares[0])
+    return lambda: in_threads([partial(products, share) for share in shares])[0]
 
 
 def _int8(n: int, width: int, outputs: int) -> Callable[[], Tensor]:
