@@ -17,8 +17,8 @@ from torch import Tensor
 from nmt import kernels, products
 
 _int, _pointer = ctypes.c_int64, ctypes.c_void_p
-# What the threads may take to add gradients of a matrix up, each for itself.
-_ROOM = 1 << 28
+# Bytes for each thread of the machine to add gradients of a matrix up, each that takes part for itself.
+_ROOM = 1 << 27
 
 
 class _Loss(ctypes.Structure):
@@ -108,7 +108,8 @@ def cross_entropy(
 
 def threads_for(weight: Tensor) -> int:
     """How many threads may add up a gradient of this size."""
-    return max(1, min(torch.get_num_threads(), _ROOM // weight.nbytes))
+    threads = torch.get_num_threads()
+    return max(1, min(threads, threads * _ROOM // weight.nbytes))
 
 
 def summed(parts: Tensor | None) -> Tensor | None:

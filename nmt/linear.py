@@ -133,7 +133,7 @@ def _call(
 ) -> tuple[_Linear, Tensor]:
     """And the room it works in, which must live as long."""
     outputs, inputs = weight_OI.shape
-    threads = fused_loss.threads_for(weight_OI)
+    threads = torch.get_num_threads()
     room = x.new_empty(threads * (_library().nmt_linear_room(inputs, outputs) // 4))
     call = _Linear(x.data_ptr(), weight_OI.data_ptr(), None, x.numel() // inputs, inputs, outputs)
     call.pairs, call.relu, call.threads = kind == torch.bfloat16, relu, threads

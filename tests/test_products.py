@@ -161,3 +161,12 @@ def test_rank_of_what_is_not_a_number() -> None:
     assert 0 <= int(token_NC.min()) <= int(token_NC.max()) < 700
     for found, whole in zip((best_NC, token_NC, ending_N1), expected, strict=True):
         assert torch.equal(found[[0, 2]], whole[[0, 2]])
+
+
+@pytest.mark.parametrize("place", [0, 31, 500, 699])
+def test_rank_where_one_score_is_not_a_number(place: int) -> None:
+    hidden_NI, weight_VI, _ = make(6, 2, 16, 700, False)
+    weight_VI[place] = math.nan
+    best_NC, _, ending_N1 = Matrix(weight_VI, None).rank(hidden_NI, 4, 3)
+    assert best_NC.tolist() == [[-math.inf] * 4] * 2
+    assert ending_N1.tolist() == [[-math.inf]] * 2

@@ -143,3 +143,20 @@ def test_the_model_takes_it_where_it_can(records: bool, monkeypatch: pytest.Monk
     context = scaled_dot_product(*views, causal=True, record=record)
     assert len(calls) == (0 if records else 1)
     torch.testing.assert_close(context, formula(*views, None, True), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_what_is_not_a_number_stays_none(causal: bool) -> None:
+    """Nor do scores beyond the largest number become weights; other queries have theirs."""
+    torch.manual_seed(4)
+    query, memory = torch.randn(1, 20, 32), torch.randn(1, 20, 64)
+    whole = attend(*heads_of(query, 2, 1), *heads_of(memory, 2, 2), None, causal=causal)
+    for broken in (float("nan"), 3e38):
+        wrong = query.clone()
+        wrong[0, 7, :16] = broken  # of the first head
+        context_BHQN = attend(*heads_of(wrong, 2, 1), *heads_of(memory, 2, 2), None, causal=causal)
+        context, expected = context_BHQN.transpose(1, 2), whole.transpose(1, 2)
+        assert bool(context[0, 7, 0].isnan().all())
+        assert torch.equal(context[0, 7, 1], expected[0, 7, 1])
+        others = torch.arange(20) != 7
+        assert torch.equal(context[0, others], expected[0, others])

@@ -65,7 +65,7 @@ static WIDE void finish_row(const nmt_linear *l, float *y) {
         for (int64_t o = 0; o < l->outputs; o += 16) {
             __mmask16 mask = l->outputs - o >= 16 ? 0xffff : (__mmask16)((1 << (l->outputs - o)) - 1);
             __m512 sum = _mm512_maskz_loadu_ps(mask, y + o);
-            _mm512_mask_storeu_ps(y + o, mask, _mm512_max_ps(_mm512_setzero_ps(), sum));
+            _mm512_mask_storeu_ps(y + o, mask, at_least(0.0f, sum));
         }
 }
 

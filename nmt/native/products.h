@@ -37,9 +37,16 @@ enum { ADD = 1, RELU = 2 }; /* to what stands in y; max(0, y) */
  * the number of rows. */
 #define AS_WRITTEN(x) __asm__("" : "+v"(x))
 
+/* The larger of both; where x is no number neither is this, which depends on the order of the operands. */
+WIDE_INLINE __m512 at_least(float least, __m512 x) {
+    __m512 y;
+    __asm__("vmaxps %1, %2, %0" : "=v"(y) : "v"(x), "v"(_mm512_set1_ps(least)));
+    return y;
+}
+
 /* As `exponential` in kernels.h, with instructions of this processor. */
 WIDE_INLINE __m512 exponentials(__m512 x) {
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    x = at_least(-87.0f, x);
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
@@ -60,7 +67,7 @@ WIDE_INLINE void finish(float *y, __m512 sum, const float *bias, int todo, __mma
     if (bias) sum = _mm512_add_ps(sum, _mm512_loadu_ps(bias));
     AS_WRITTEN(sum);
     if (todo & ADD) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, y));
-    if (todo & RELU) sum = _mm512_max_ps(sum, _mm512_setzero_ps());
+    if (todo & RELU) sum = at_least(0.0f, sum);
     _mm512_mask_storeu_ps(y, mask, sum);
 }
 
