@@ -44,7 +44,7 @@ def train(
 def _train(config: Path, run: Path | None, changes: list[str], restart: bool, ranks: Ranks) -> None:
     from nmt.config_file import load_config
 
-    resolved = load_config(config, changes)
+    resolved = load_config(config, changes, strict=True)
     ranks.require_same("configuration", _keys(resolved))
     folder = run or Path("runs") / config.stem
     if resolved.training.initialize_from is not None:

@@ -1,6 +1,6 @@
-"""Batches under a token budget: a pure function of (lengths, seed, epoch, rank).
+"""Batches under a token budget: a pure function of (lengths, seed, epoch, window).
 
-Resuming therefore means knowing two integers, the epoch and the batch in it.
+Resuming therefore means knowing three integers: the epoch, the window and the batch in it (`nmt.stream`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Lengths = npt.NDArray[np.int64]
 
 
 def seeded(seed: int, *purpose: int | str) -> np.random.Generator:
-    """A generator for one purpose: every random choice derives from (seed, purpose, epoch, rank)."""
+    """A generator for one purpose: every random choice derives from (seed, purpose, epoch, ...)."""
     words = [seed]
     for part in purpose:
         words += part.to_bytes(8, "little") if isinstance(part, int) else part.encode()
@@ -31,13 +31,11 @@ def plan_epoch(
     seed: int,
     epoch: int,
     window: int = 0,
-    rank: int = 0,
-    ranks: int = 1,
 ) -> list[Lengths]:
-    """Which sentences form each batch of an epoch.
+    """Which sentences form each batch of an epoch, or of a window of it.
 
     Sentences of equal length are shuffled, neighbours in length are cut into batches, and the
-    batches are shuffled. Rank r of R takes every R-th batch.
+    batches are shuffled. Several processes share them out (`nmt.ranks`).
 
     Args:
         source_lengths, target_lengths: tokens of each sentence as the model reads them.
@@ -46,15 +44,14 @@ def plan_epoch(
             padding counts. A single longer sentence is a batch of its own.
 
     Returns:
-        A list of arrays of sentence indices; together a permutation (of this rank's share).
+        A list of arrays of sentence indices; together a permutation.
     """
     random = seeded(seed, "batches", epoch, *([window] if window else []))
     # Keys of lexsort run from the last to the first: target, then source, then chance.
     order = np.lexsort((random.permutation(len(source_lengths)), source_lengths, target_lengths))
     longest = np.maximum(source_lengths, target_lengths)[order]
     batches = [order[start:end] for start, end in cut(longest, batch_tokens)]
-    shuffled = random.permutation(len(batches))
-    return [batches[i] for i in shuffled[rank::ranks]]
+    return [batches[i] for i in random.permutation(len(batches))]
 
 
 def cut(lengths: npt.NDArray[Any], batch_tokens: int) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,6 +33,15 @@ def repetitions(
     return tuple((size / largest) ** (1 / temperature) * largest / size if size else 0.0 for size in sizes)
 
 
+def least_weight(size: int) -> float:
+    """The least weight, of two digits, by which a pair of so many is seen in an epoch."""
+    exponent = math.floor(math.log10(0.5 / size)) - 1
+    digits = math.floor(0.5 / size / 10.0**exponent)
+    while not Mixture([size], [weight := float(f"{digits}e{exponent}")], 0).pairs:
+        digits += 1
+    return weight
+
+
 class Mixture:
     """The rows of an epoch: of a pair seen 2.3 times, two copies, and a third in 3 of 10 epochs."""
 
@@ -44,7 +54,9 @@ class Mixture:
             round((often - whole) * size)
             for often, whole, size in zip(repetitions, self._whole, sizes, strict=True)
         )
-        self.pairs = sum(w * n + d for w, n, d in zip(self._whole, sizes, self._drawn, strict=True))
+        # Of each corpus, in any epoch.
+        self.seen = tuple(w * n + d for w, n, d in zip(self._whole, sizes, self._drawn, strict=True))
+        self.pairs = sum(self.seen)
 
     def rows(self, epoch: int) -> Rows:
         """The rows seen in an epoch, corpus by corpus."""

@@ -37,7 +37,7 @@ from nmt.data.prepared import (
     tokenizer_files,
 )
 from nmt.data.scan import KEPT, Scan, Scanner, scan
-from nmt.data.sums import stamp_of, sums_of
+from nmt.data.sums import stamp_of, sums_of, writing
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.data.unfinished import is_abandoned
 from nmt.errors import UserError
@@ -83,12 +83,17 @@ def prepare(
     sums = sums_of(files, root / _SUMS)
     check(_rows(sums))
     folder = root / _key(config, list(sums.values()), tokenizers)
+    if tokenizers is not None:
+        # Where new ones were trained, and are these, all that was made with them is the same.
+        trained = root / _key(config, list(sums.values()), None)
+        folder = trained if _holds(trained, tokenizers) else folder
     if (folder / MANIFEST).exists():
         return load_prepared(folder)
     root.mkdir(parents=True, exist_ok=True)
     with _turn(root, tell):  # two runs that begin together prepare once
         if not (folder / MANIFEST).exists():
-            remove_partial(root)
+            with writing(root / _SUMS):
+                remove_partial(root)
             unfinished = root / f".{folder.name}{_UNFINISHED}"
             for other in root.glob(f".*{_UNFINISHED}"):
                 if other != unfinished and is_abandoned(other):
@@ -170,6 +175,14 @@ def _key(config: Config, sums: Sequence[str], tokenizers: tuple[Tokenizer, Token
     if tokenizers is not None:
         settings["tokenizers"] = [hashlib.sha256(one.model).hexdigest() for one in tokenizers]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _holds(folder: Path, tokenizers: tuple[Tokenizer, Tokenizer]) -> bool:
+    """Whether a prepared folder was made with these tokenizers."""
+    try:
+        return all((folder / n).read_bytes() == one for n, one in tokenizer_files(*tokenizers).items())
+    except OSError:
+        return False
 
 
 def _held_out_sums(data: DataConfig) -> list[str]:

@@ -8,9 +8,10 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from nmt.data.corpus import sha256_of
-from nmt.files import write_file
+from nmt.files import lock, write_file
 
 _SETTLED = 2.0  # seconds; a file written to later than this before it is read may yet change unnoticed
 _WHOLE = 64 << 20  # bytes
@@ -44,8 +45,15 @@ def sums_of(files: Sequence[Path], cache: Path) -> dict[str, str]:
             known[name] = {"stamp": stamp, "sha256": sums[str(file)]}
             learnt = True
     if learnt:
-        write_file(cache, json.dumps(known, indent=1))
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with writing(cache):
+            write_file(cache, json.dumps(known, indent=1))
     return sums
+
+
+def writing(cache: Path) -> IO[bytes]:
+    """Meanwhile no other process writes `cache`, which is beside folders that are tidied up."""
+    return lock(cache.parent, wait=True, name=f".{cache.name}.lock")
 
 
 def stamp_of(file: Path) -> list[int]:

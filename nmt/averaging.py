@@ -8,12 +8,12 @@ from pathlib import Path
 from nmt.checkpoint import CONFIG
 from nmt.config_file import load_config
 from nmt.errors import UserError
-from nmt.run import METRICS, Checkpoint, list_checkpoints, rank, sign
+from nmt.run import METRICS, Checkpoint, list_checkpoints, rank, sign, unreadable_checkpoints
 
 
 def last_checkpoints(run: Path, count: int) -> list[Checkpoint]:
     """In the order of their steps; UserError if there are fewer."""
-    found = [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.scheduled]
+    found = _scheduled(run)
     if len(found) < count:
         raise UserError(
             f"has {len(found)} checkpoints, not {count}; use --last {max(len(found), 1)}, or train with "
@@ -29,7 +29,7 @@ def best_checkpoints(run: Path, count: int) -> list[Checkpoint]:
     Raises:
         UserError: there are fewer, or one of them was removed when training tidied up.
     """
-    found = [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.scheduled]
+    found = _scheduled(run)
     if not found:
         raise UserError("has no checkpoint with validation scores; train it first", file=run)
     metric = load_config(found[-1].folder / CONFIG).training.metric
@@ -45,6 +45,12 @@ def best_checkpoints(run: Path, count: int) -> list[Checkpoint]:
             file=run,
         )
     return [here[step] for step in sorted(order)]
+
+
+def _scheduled(run: Path) -> list[Checkpoint]:
+    for text in unreadable_checkpoints(run).values():
+        raise UserError(text)  # it might be one of those asked for
+    return [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.scheduled]
 
 
 def _scores(file: Path, metric: str) -> dict[int, float]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from nmt.config import Config, DataConfig
 from nmt.config_file import changed_keys
+from nmt.idle import idle_keys
 from nmt.training_config import TrainingConfig
 
 # Who does the work, what is shown and kept, when to stop: each update is the same. Of [search] what
@@ -25,6 +26,7 @@ _FREE = {
 _ROUNDING = {"training.device", "training.threads"}
 _STEERING = {"training.clip_norm", "training.learning_rate", "training.warmup_steps"}
 _ENDS = {"training.max_epochs", "training.max_steps"}
+_BASE = "training.initialize_from"
 _CORPORA = {"data.alignments", "data.test", "data.train", "data.validation"}
 TO_THE_END = ("cosine", "linear")  # schedules that go down to 0 at training.max_steps
 
@@ -41,12 +43,20 @@ class Changes:
     rounding: bool = False  # sums may be made in another order
 
     @classmethod
-    def between(cls, before: Config, now: Config) -> Changes:
+    def between(cls, before: Config, now: Config, *, same_base: bool = False) -> Changes:
+        """What changed, sorted.
+
+        Args:
+            same_base: where `training.initialize_from` names another place, it may be the same model there.
+        """
         rows = {row.partition(":")[0]: row for row in changed_keys(before, now)}
         may = {key for key in rows if key in _FREE | _STEERING | _ENDS}
+        may |= rows.keys() & idle_keys(before).keys() & idle_keys(now).keys()
         if _shape(before.data) == _shape(now.data):
             may |= rows.keys() & _CORPORA
-        reasons = dict(_reasons(before.training, now.training))
+        if same_base:
+            may |= rows.keys() & {_BASE}
+        reasons = dict(_reasons(before.training, now.training, same_base=same_base))
         return cls(
             allowed=tuple(row for key, row in rows.items() if key in may and key not in reasons),
             steering=tuple(row for key, row in rows.items() if key in _STEERING),
@@ -71,7 +81,10 @@ def _shape(data: DataConfig) -> object:
     return len(data.train_prefixes), [bool(file) for file in data.alignment_files]
 
 
-def _reasons(before: TrainingConfig, now: TrainingConfig) -> Iterator[tuple[str, str]]:
+def _reasons(before: TrainingConfig, now: TrainingConfig, *, same_base: bool) -> Iterator[tuple[str, str]]:
+    bases = before.initialize_from, now.initialize_from
+    if bases[0] != bases[1] and None not in bases and not same_base:
+        yield _BASE, "another model than this run began with"
     if before.max_steps != now.max_steps and before.schedule in TO_THE_END:
         yield (
             "training.max_steps",

@@ -39,6 +39,10 @@ TRAINING_STATE = "training_state.pt"
 Weights = dict[str, Tensor]
 
 
+class NewerFormat(UserError):
+    """A model that a later nmt wrote: it is not damaged."""
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready to translate, and where it came from."""
@@ -116,7 +120,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise UserError("is damaged; copy the model again from where it was trained", file=file) from None
     if version > FORMAT:
-        raise UserError(
+        raise NewerFormat(
             f"the model has format {version}, written by nmt {manifest.get('nmt', 'of a later version')}; "
             f"this is nmt {__version__}, which reads formats up to {FORMAT}: upgrade nmt",
             file=file,
@@ -188,6 +192,13 @@ def set_weights(model: Named, weights: Weights, folder: Path) -> None:
         raise UserError(
             f"does not fit its {CONFIG} ({len(different)} tensors differ, the first is {different[0]}); "
             "copy the model again",
+            file=folder / WEIGHTS,
+        )
+    broken = sorted(name for name, tensor in weights.items() if not bool(tensor.isfinite().all()))
+    if broken:
+        raise UserError(
+            f"has what is no number ({len(broken)} tensors, the first is {broken[0]}): training had failed; "
+            "use an earlier checkpoint",
             file=folder / WEIGHTS,
         )
     with torch.no_grad():

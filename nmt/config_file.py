@@ -18,14 +18,19 @@ from pydantic import ValidationError
 
 from nmt.config import OPTIONAL_SECTIONS, SECTIONS, Config, SearchConfig, TokenizerConfig
 from nmt.errors import UserError
+from nmt.idle import idle_keys
 from nmt.model_config import MODEL_SECTIONS
 from nmt.presets import DEFAULT_PRESET, PRESETS, RATES, TRAINING_PRESETS
 
 _TEXT_KEYS = ("source_language", "target_language", "device", "initialize_from")
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Iterable[str] = (), *, strict: bool = False) -> Config:
     """Read a configuration file and apply ``section.key=value`` overrides.
+
+    Args:
+        strict: refuse what is given and does nothing, too. Not for models that are there: what they were
+            trained with counts.
 
     Raises:
         UserError: the file is missing or not TOML, a key is unknown, a value is wrong.
@@ -42,7 +47,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError("is not UTF-8 text; is it a configuration file?", file=path, line=line) from None
-    return _locate(parse_config(text, file=path, overrides=overrides), path.parent)
+    return _locate(parse_config(text, file=path, overrides=overrides, strict=strict), path.parent)
 
 
 def _locate(config: Config, folder: Path) -> Config:
@@ -73,7 +78,9 @@ def _exists(prefix: Path) -> bool:
     return prefix.is_file() or any(prefix.parent.glob(f"{glob.escape(prefix.name)}.*"))
 
 
-def parse_config(text: str, *, file: str | Path = "config", overrides: Iterable[str] = ()) -> Config:
+def parse_config(
+    text: str, *, file: str | Path = "config", overrides: Iterable[str] = (), strict: bool = False
+) -> Config:
     """As `load_config`, from a string; `file` names the source in errors."""
     try:
         values: dict[str, Any] = tomllib.loads(text)
@@ -91,7 +98,7 @@ def parse_config(text: str, *, file: str | Path = "config", overrides: Iterable[
             raise UserError(f"{section} is a section; write [{section}]", file=file)
         values[section][key] = value
         set_from[location] = override
-    return _build(values, text, file, set_from)
+    return _build(values, text, file, set_from, strict=strict)
 
 
 def parse_override(override: str) -> tuple[tuple[str, str], Any]:
@@ -110,7 +117,12 @@ def parse_override(override: str) -> tuple[tuple[str, str], Any]:
 
 
 def _build(
-    values: dict[str, Any], text: str, file: str | Path, set_from: Mapping[tuple[str, ...], str]
+    values: dict[str, Any],
+    text: str,
+    file: str | Path,
+    set_from: Mapping[tuple[str, ...], str],
+    *,
+    strict: bool,
 ) -> Config:
     """Validate; the first mistake, in the order of the file, becomes a UserError."""
 
@@ -166,9 +178,10 @@ def _build(
     values["model"] = {**presets[preset], **model, "preset": preset}
     if architecture == "transformer" and not _shared(values.get("tokenizer", {})):
         values["model"].setdefault("tie_embeddings", "target")  # separate vocabularies cannot share all
-    values["training"] = _training_defaults(values.get("training", {}))
+    said = {"data": values["data"], "training": values.get("training", {})}
+    values["training"] = _training_defaults(said["training"])
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         # The discriminator adds the architecture's tag to the location of a model key.
@@ -185,6 +198,18 @@ def _build(
         if "[key]" in path or len(path) < 2:
             raise fail(f"{'.'.join(path)} = {given}: {first['msg']}", location) from None
         raise fail(f"{'.'.join(location)} = {given} is not valid; {_expectation(first)}", location) from None
+    for idle, needs in idle_keys(config).items() if strict else ():
+        place, key = idle.split(".")
+        if key in said[place] and getattr(getattr(config, place), key) != _without(said, place, key):
+            raise fail(f"{idle} does nothing without {needs}; remove it", (place, key))
+    return config
+
+
+def _without(given: Mapping[str, dict[str, Any]], section: str, key: str) -> Any:
+    """What a key would be if it were not given. Configurations of runs give all keys, with these values."""
+    rest = {name: value for name, value in given[section].items() if name != key}
+    default = SECTIONS[section].model_fields[key].default
+    return (_training_defaults(rest) if section == "training" else rest).get(key, default)
 
 
 def _training_defaults(training: dict[str, Any]) -> dict[str, Any]:

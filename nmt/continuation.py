@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nmt.changes import Changes
 from nmt.checkpoint import check_files as check_saved
 from nmt.checkpoint import load_training_state, load_weights, read_manifest
 from nmt.config import Config
 from nmt.data.prepare import training_files
+from nmt.data.prepared import TrainingData, tokenizer_files
 from nmt.errors import UserError
 from nmt.fingerprints import Row, changed_files, held_out_of, rows_of
 from nmt.progress import Outcome, Progress
-from nmt.run import Run
+from nmt.ranks import digest
+from nmt.run import Checkpoint, Run, list_checkpoints, unreadable_checkpoints
 from nmt.training_config import TrainingConfig
 
 
@@ -31,36 +32,41 @@ def finished_outcome(run: Run, config: Config) -> Outcome | None:
     # Its end may have been moved since.
     if not progress.finished or not progress.reason_to_finish(config.training):
         return None
-    if Changes.between(run.config_of(found[-1].folder), config).moved:
+    if run.changes_since(found[-1].folder, config).moved:
         check_files(run, config, rows_of(training_files(config.data)))
     best = next((c for c in found if c.step == progress.best_step), None)
     return Outcome(f"{progress.finished} (nothing to do; --restart begins anew)", progress.step, best)
 
 
 def read_newest(
-    run: Run, config: Config, corpora: Mapping[str, list[Row]], damaged: list[str]
+    run: Run, config: Config, corpora: Mapping[str, list[Row]], data: TrainingData
 ) -> dict[str, Any] | None:
-    """The newest checkpoint that is as it was written; what is wrong with newer ones is added to a list.
+    """The newest checkpoint that is as it was written, and under "damaged" what is wrong with others.
 
     Raises:
-        UserError: all are damaged, the corpora are not those it was trained on, or the configuration has
-            training end before it.
+        UserError: all are damaged, the corpora or the tokenizer are not those it was trained on, or the
+            configuration has training end before it.
     """
     found = run.checkpoints()
     if not found:
         return None
-    whole = list(found)
-    while text := damage(whole[-1].folder):
-        whole.pop()
-        damaged.append(text)
-        if not whole:
-            raise UserError(damaged[0])
-    for checkpoint in found[len(whole) :]:
-        run.set_aside(checkpoint)
-    folder = whole[-1].folder
+    whole = newest_whole(run.folder)
+    newer = {c.folder: damage(c.folder) for c in found if whole is None or c.step > whole.step}
+    if whole is None:
+        raise UserError(str(newer[found[-1].folder]))
+    texts = {**unreadable_checkpoints(run.folder), **newer}
+    damaged = []
+    for path, text in texts.items():
+        run.set_aside(path)
+        is_newer = path.name > whole.folder.name
+        damaged.append(
+            f"{text}; it was set aside" + (", training goes on from the one before" if is_newer else "")
+        )
+    folder = whole.folder
     require_corpora(run, folder, corpora)
+    _require_tokenizers(run, folder, data)
     state = load_training_state(folder)
-    changes = Changes.between(run.config_of(folder), config)
+    changes = run.changes_since(folder, config)
     if changes.ends:
         _require_end_ahead(run, Progress.from_state(state["progress"]), config.training)
     return {
@@ -69,7 +75,25 @@ def read_newest(
         "state": state,
         "initialized_from": read_manifest(folder).get("initialized_from"),
         "changes": changes,
+        "damaged": damaged,
     }
+
+
+def newest_whole(run: Path) -> Checkpoint | None:
+    """The newest checkpoint of a run folder that is as it was written."""
+    return next((c for c in reversed(list_checkpoints(run)) if not damage(c.folder)), None)
+
+
+def _require_tokenizers(run: Run, checkpoint: Path, data: TrainingData) -> None:
+    """UserError where the corpus was tokenized by another tokenizer than a checkpoint has."""
+    before = read_manifest(checkpoint)["files"]
+    for name, content in tokenizer_files(data.source_tokenizer, data.target_tokenizer).items():
+        if before.get(name) != digest(content):
+            raise UserError(
+                f"the corpus in {data.folder} is prepared with another {name} than this run was begun with; "
+                "delete that folder, and run the same command again",
+                file=run.folder,
+            )
 
 
 def _require_end_ahead(run: Run, progress: Progress, settings: TrainingConfig) -> None:

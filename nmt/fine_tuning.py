@@ -16,11 +16,11 @@ from torch import nn
 from nmt.checkpoint import CONFIG, WEIGHTS, Weights, find_model, load_model, read_manifest, weights_of
 from nmt.config import Config
 from nmt.config_file import load_config
-from nmt.continuation import damage
+from nmt.continuation import newest_whole
 from nmt.data.prepared import load_tokenizers, tokenizer_files
 from nmt.data.tokenizer import UNK, Tokenizer
 from nmt.errors import UserError
-from nmt.model_config import ModelConfig, TransformerConfig
+from nmt.model_config import LuongConfig, ModelConfig, TransformerConfig
 from nmt.run import list_checkpoints
 
 # Keys of [tokenizer] that say how it was trained; sampling may be another.
@@ -82,22 +82,29 @@ def _first_difference(mine: ModelConfig, theirs: ModelConfig) -> str | None:
         a, b = getattr(mine, key), getattr(theirs, key)
         if isinstance(mine, TransformerConfig) and key == "decoder_feed_forward_width":
             a, b = (side or model.feed_forward_width for side, model in ((a, mine), (b, theirs)))  # type: ignore[union-attr]
-        if a != b and not (key in ("preset", "initialization") or key.endswith("dropout")):
+        if a != b and not (key == "preset" or key.endswith("dropout") or _begins_only(key, mine)):
             return key
     return None
 
 
+def _begins_only(key: str, model: ModelConfig) -> bool:
+    """Whether a key matters to first weights alone; Luong's also says how much of the input is fed back."""
+    return key == "initialization" and not (isinstance(model, LuongConfig) and model.input_feeding)
+
+
 def tokenizers_of(config: Config, run: Path) -> dict[str, bytes] | None:
-    """The tokenizer files to prepare data with: of the run's own checkpoint, else of the model to begin with.
+    """The tokenizer files to prepare data with: of the run's own checkpoint, so that it goes on as it began
+    though what was prepared is gone; else of the model to begin with; None where a new one is to be trained.
 
     Raises:
         UserError: it lacks a tag of `data.tags`.
     """
-    name = config.training.initialize_from
+    own, name = newest_whole(run), config.training.initialize_from
+    if own is not None:
+        return tokenizer_files(*load_tokenizers(own.folder))
     if name is None:
         return None
-    own = [c.folder for c in reversed(list_checkpoints(run)) if not damage(c.folder)]
-    folder = own[0] if own else find_model(Path(name))
+    folder = find_model(Path(name))
     source, target = load_tokenizers(folder)
     for tag in config.data.tags:
         if tag and source.id_of(tag) == UNK:

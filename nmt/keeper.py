@@ -110,6 +110,7 @@ class Keeper:
         folder = self.run.checkpoint_folder(progress.step)
         if scheduled:
             self.log(progress, {"event": "checkpoint", "checkpoint": folder.name})
+        is_written = False
         try:
             if self.run.make_again(self.config):
                 self._say(progress, f"{self.run.folder} has vanished, with what it held; it is made again")
@@ -133,12 +134,13 @@ class Keeper:
                 },
                 {"progress": progress.state(), **state},
             )
+            # A folder of this step proves nothing: it may be of an interruption before the validation.
+            is_written = True
             self.keep()
-        except OSError as error:
-            is_there = folder.is_dir() and any(c.step == progress.step for c in self.run.checkpoints())
-            failed = "old checkpoints were not tidied up" if is_there else "the checkpoint was not written"
+        except (OSError, UserError) as error:
+            failed = "old checkpoints were not tidied up" if is_written else "the checkpoint was not written"
             text = f"{_reason(error, self.run)}; {failed}, {self.whereabouts()}"
-            if is_last and not is_there:
+            if is_last and not is_written:
                 raise UserError(
                     f"{text}; see that {self.run.folder} can be written, and run the same command to go on"
                 ) from None
@@ -172,5 +174,7 @@ class Keeper:
         return f"the last checkpoint is {found[-1].folder}"
 
 
-def _reason(error: OSError, run: Run) -> str:
+def _reason(error: OSError | UserError, run: Run) -> str:
+    if isinstance(error, UserError):
+        return str(error)
     return f"{error.filename or run.folder}: {error.strerror or error}"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from nmt.checkpoint import Weights, set_weights, weights_of
+from nmt.checkpoint import Weights, set_weights
 from nmt.ranks import Ranks
 from nmt.sums import Sums
 
@@ -86,9 +86,6 @@ class Parameters:
     def whole(self, parts: Mapping[str, Tensor]) -> Weights:
         """What the first process writes of the parts of some parameters, by name. All processes call it."""
         return dict(parts)
-
-    def whole_weights(self) -> Weights:
-        return self.whole(weights_of(self))
 
     def whole_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """As `whole`, of an optimizer's state."""

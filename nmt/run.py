@@ -13,7 +13,7 @@ from typing import Any
 
 from nmt import __version__
 from nmt.changes import Changes
-from nmt.checkpoint import CONFIG, MANIFEST, read_manifest
+from nmt.checkpoint import CONFIG, MANIFEST, WEIGHTS, NewerFormat, find_model, read_manifest
 from nmt.config import Config
 from nmt.config_file import dump_config, load_config
 from nmt.errors import UserError
@@ -110,12 +110,14 @@ class Run:
     def _begin_or_continue(self, config: Config) -> None:
         remove_partial(self.folder)
         remove_partial(self.checkpoints_folder)
-        found = self.checkpoints()
+        found, unreadable = _look(self.folder)
+        if unreadable and not found:
+            raise UserError(f"{next(iter(unreadable.values()))}; or begin anew with --restart")
         if not (self.folder / CONFIG).exists() or not found:
             # Nothing was trained yet, perhaps because the configuration was wrong: this one counts.
             self._describe(config)
             return
-        refused = Changes.between(self.config_of(found[-1].folder), config).refused
+        refused = self.changes_since(found[-1].folder, config).refused
         if refused:
             raise UserError(
                 f"this run was begun with another configuration: {'; '.join(refused)}; use --run for a new "
@@ -129,6 +131,16 @@ class Run:
             return load_config(checkpoint / CONFIG)
         except UserError:
             return load_config(self.folder / CONFIG)
+
+    def changes_since(self, checkpoint: Path, config: Config) -> Changes:
+        """From what a checkpoint was trained with to a configuration."""
+        before = self.config_of(checkpoint)
+        named = before.training.initialize_from, config.training.initialize_from
+        same_base = False
+        if named[0] != named[1] and None not in named:
+            origin = read_manifest(checkpoint).get("initialized_from")
+            same_base = isinstance(origin, dict) and _may_be(Path(str(named[1])), origin.get("sha256"))
+        return Changes.between(before, config, same_base=same_base)
 
     def goes_on_with(self, config: Config) -> None:
         """Write down the configuration that holds from now on.
@@ -200,12 +212,12 @@ class Run:
         """All whole checkpoints, oldest first."""
         return list_checkpoints(self.folder)
 
-    def set_aside(self, checkpoint: Checkpoint) -> None:
+    def set_aside(self, checkpoint: Path) -> None:
         """Keep a damaged checkpoint for study, as checkpoints/damaged-step-N: training does not find it."""
-        aside = checkpoint.folder.with_name(f"damaged-{checkpoint.folder.name}")
+        aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
         if aside.exists():
             remove_folder(aside)
-        checkpoint.folder.rename(aside)
+        checkpoint.rename(aside)
 
     def keep(self, *, last: int, best: int, metric: str) -> None:
         """Point `last` and `best`, then remove checkpoints that are neither among the last nor the best.
@@ -214,6 +226,8 @@ class Run:
         replaces it, so that an interrupted run ends with the same checkpoints as any other.
         """
         found = self.checkpoints()
+        if not found:
+            return
         scheduled = [c for c in found if c.scheduled]
         point(self.folder / "last", found[-1].folder)
         ranked = rank(scheduled, metric)
@@ -226,20 +240,48 @@ class Run:
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """All whole checkpoints of a run folder, oldest first."""
-    found = []
+    """All whole checkpoints of a run folder, oldest first.
+
+    Raises:
+        UserError: a later nmt wrote one.
+    """
+    return _look(folder)[0]
+
+
+def unreadable_checkpoints(folder: Path) -> dict[Path, str]:
+    """The checkpoints whose manifests cannot be read, and why; `list_checkpoints` leaves them out."""
+    return _look(folder)[1]
+
+
+def _look(folder: Path) -> tuple[list[Checkpoint], dict[Path, str]]:
+    found, unreadable = [], {}
     for path in sorted((folder / "checkpoints").glob(f"{_PREFIX}*")):
-        if (path / MANIFEST).exists():
-            manifest = read_manifest(path)
-            found.append(
-                Checkpoint(
-                    path,
-                    manifest["step"],
-                    manifest.get("scores", {}),
-                    manifest.get("scheduled", True),
-                )
-            )
-    return found
+        if not (path / MANIFEST).exists():
+            continue
+        try:
+            found.append(_checkpoint(path))
+        except NewerFormat:
+            raise
+        except UserError as error:
+            unreadable[path] = str(error)
+    return found, unreadable
+
+
+def _checkpoint(path: Path) -> Checkpoint:
+    manifest = read_manifest(path)
+    step, scores = manifest.get("step"), manifest.get("scores", {})
+    if not (isinstance(step, int) and isinstance(scores, dict)):
+        raise UserError("does not say of which step it is", file=path / MANIFEST)
+    return Checkpoint(path, step, scores, manifest.get("scheduled", True))
+
+
+def _may_be(model: Path, sha256: str | None) -> bool:
+    """Whether a model has these weights, as far as one can still tell: it may be gone."""
+    try:
+        found = read_manifest(find_model(model))["files"].get(WEIGHTS)
+    except UserError:
+        return True
+    return bool(found == sha256)
 
 
 def rank(checkpoints: list[Checkpoint], metric: str) -> list[Checkpoint]:

@@ -8,16 +8,16 @@ A corpus that fits into one window is planned as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config import Config
+from nmt.config import Config, DataConfig
 from nmt.data.batches import Batch, plan_epoch, seeded
-from nmt.data.mixture import Mixture, Rows, repetitions
+from nmt.data.mixture import Mixture, Rows, least_weight, repetitions
 from nmt.data.pool import Pool, cores
 from nmt.data.prepared import TrainingData, check_ids
 from nmt.data.sampling import Part, Segmenter, Side
@@ -58,7 +58,7 @@ class Stream:
         """`window_size` and `part_size` shape the batches; they are arguments for tests alone.
 
         Raises:
-            UserError: the weights of the corpora leave no pair.
+            UserError: the weights of the corpora leave no pair, or none of a corpus that has a weight.
         """
         self.position = position
         self._data = data
@@ -72,6 +72,7 @@ class Stream:
                 "data.weights leave no pair of "
                 f"{sum(data.sizes):,} to be seen in an epoch; raise the weight of a corpus that has pairs"
             )
+        _require_seen(config.data, data.sizes, self._mixture.seen)
         self.windows = -(-self._mixture.pairs // window_size)  # of an epoch, nearly equal in size
         self._shuffled: tuple[int, Rows] | None = None
         self._examples: tuple[int, int, Examples] | None = None
@@ -184,6 +185,23 @@ class Stream:
             for side in _SIDES
             for part, first in enumerate(range(0, len(rows), size))
         ]
+
+
+def _require_seen(data: DataConfig, sizes: Sequence[int], seen: Sequence[int]) -> None:
+    """UserError for a corpus whose weight is so small that it rounds to no pair."""
+    weights = data.weights or [data.temperature] * len(sizes)
+    for prefix, size, count, weight in zip(data.train_prefixes, sizes, seen, weights, strict=True):
+        if not (size and weight) or count:
+            continue
+        if data.weights:
+            raise UserError(
+                f"data.weights: with {weight:g} no pair of the {size:,} of {prefix} would ever be seen; give "
+                f"it {least_weight(size):g} or more, or 0"
+            )
+        raise UserError(
+            f"data.temperature = {weight:g}: no pair of the {size:,} of {prefix} would ever be seen; raise "
+            "it, or leave the corpus out"
+        )
 
 
 class _Segmenting:

@@ -348,9 +348,9 @@ class Trainer:
 
     def _resume(self) -> None:
         """Continue from the newest whole checkpoint, or begin. The first process reads it for all."""
-        damaged: list[str] = []
+        newest = partial(read_newest, self.run, self.config, self.corpora, self.data)
         part = self.parameters.part if self.parameters.in_parts else None
-        found = self.ranks.from_first(lambda: read_newest(self.run, self.config, self.corpora, damaged), part)
+        found = self.ranks.from_first(newest, part)
         if found is not None:
             self._restore(found)
         elif self.settings.initialize_from is not None:
@@ -364,9 +364,9 @@ class Trainer:
                 # What was killed between writing a checkpoint and tidying up after it is done now.
                 self.keeper.keep()
                 self.run.goes_on_with(self.config)
-        for text in damaged:
-            self.keeper.warn(self.progress, f"{text}; it was set aside, training goes on from the one before")
         if found is not None:
+            for text in found["damaged"]:
+                self.keeper.warn(self.progress, text)
             self.keeper.note_changes(self.progress, found["changes"])
 
     def _restore(self, found: dict[str, Any]) -> None:

@@ -114,7 +114,9 @@ class Validation:
         if not math.isfinite(loss):
             return {"loss": loss}
         beam_size = self.config.training.validation_beam_size
-        search = self.config.search.model_copy(update={"beam_size": beam_size, "beam_groups": 1})
+        # In the precision of the weights: what is meant for another device may not run here.
+        own = {"beam_size": beam_size, "beam_groups": 1, "precision": "float32"}
+        search = self.config.search.model_copy(update=own)
         tokenizers = self.data.source_tokenizer, self.data.target_tokenizer
         translator = Translator(model, *tokenizers, search, look=look)
         mine = [source for source, _ in self.pairs[share]]

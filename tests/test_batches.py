@@ -53,19 +53,6 @@ def test_plan_is_a_permutation_within_the_budget(
         assert len(batch) * longest <= budget or len(batch) == 1
 
 
-@settings(deadline=None)
-@given(pairs=length_pairs, budget=budgets, seed=seeds, ranks=st.integers(1, 6))
-def test_ranks_share_the_batches(pairs: list[tuple[int, int]], budget: int, seed: int, ranks: int) -> None:
-    source, target = split(pairs)
-    whole = lists(plan_epoch(source, target, batch_tokens=budget, seed=seed, epoch=3))
-    shares = [
-        lists(plan_epoch(source, target, batch_tokens=budget, seed=seed, epoch=3, rank=rank, ranks=ranks))
-        for rank in range(ranks)
-    ]
-    assert sorted(batch for share in shares for batch in share) == sorted(whole)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
 def test_plan_is_a_function_of_its_arguments() -> None:
     source, target = corpus(500)
     first = lists(plan_epoch(source, target, batch_tokens=200, seed=1, epoch=0))

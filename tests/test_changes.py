@@ -117,6 +117,8 @@ MAY = {
     *("training.threads", "training.log_every", "training.validate_every", "training.tensorboard"),
     *("training.keep_best", "training.keep_last", "training.patience", "search.beam_size"),
     *("search.beam_groups", "search.diversity", "search.batch_tokens", "search.ensemble_by"),
+    # Of one corpus, adam and its schedule: nothing reads them.
+    *("data.temperature", "training.rho", "training.halve_after_epochs", "training.halve_every_epochs"),
 }
 
 

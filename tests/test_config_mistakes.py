@@ -40,6 +40,10 @@ MISTAKES = {
         ["unknown key model.input_feding; did you mean input_feeding?"],
     ),
     "unknown key in search": (DATA + "[search]\nbeam = 3 # HERE\n", ["unknown key search.beam", "beam_size"]),
+    "length penalty": (
+        DATA + "[search]\nlength_penalty = 1000 # HERE\n",
+        ["search.length_penalty = 1000", "100"],
+    ),
     "unknown key like no other": (
         DATA + "[search]\nxyzzy = 3 # HERE\n",
         ["unknown key search.xyzzy; known: beam_size,"],

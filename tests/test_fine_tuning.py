@@ -19,7 +19,9 @@ from support import TINY, Nmt, end_state, prepare_folder
 from nmt.config_file import load_config
 from nmt.data.prepared import load_tokenizers
 from nmt.errors import UserError
-from nmt.fine_tuning import freeze, resolved
+from nmt.fine_tuning import _first_difference, freeze, resolved
+from nmt.model_config import LuongConfig
+from nmt.models import build_model
 from nmt.training import Trainer
 
 
@@ -97,6 +99,29 @@ def test_it_goes_on_from_its_own_checkpoints_without_the_model(tmp_path: Path) -
     assert "no such model" in nmt.error(*arguments, "--restart")
 
 
+def test_the_model_may_move_once_a_run_has_begun(tmp_path: Path) -> None:
+    """Elsewhere it must be the same; where none is, none is needed."""
+    shutil.copytree("base", tmp_path / "model", symlinks=True)
+    tune("runs/moved", "training.max_steps=4", f"training.initialize_from={tmp_path}/model")
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    here = f"training.initialize_from={tmp_path}/elsewhere"
+    done = tune("runs/moved", "training.max_steps=5", here)
+    assert f'training.initialize_from: "{tmp_path}/model" -> "{tmp_path}/elsewhere"' in done.stderr
+    assert load_config("runs/moved/config.toml").training.initialize_from == f"{tmp_path}/elsewhere"
+    shutil.rmtree(tmp_path / "elsewhere")
+    for number, now in enumerate((here, "training.initialize_from=gone"), start=6):
+        assert f"finished: {number} steps" in tune("runs/moved", f"training.max_steps={number}", now).stderr
+    origin = json.loads(Path("runs/moved/last/manifest.json").read_text())["initialized_from"]
+    assert origin["model"] == f"{tmp_path}/model/best"
+    options = ["--run", "runs/moved", "--set", "training.max_steps=8", "--set"]
+    said = Nmt(Path()).error("train", "tune.toml", *options, "training.initialize_from=runs/moved")
+    assert 'training.initialize_from: "gone" -> "runs/moved" (another model than this run began with)' in said
+    # `tiny.toml` names none.
+    assert "training.initialize_from: " in Nmt(Path()).error(
+        "train", "tiny.toml", *options, "training.seed=1"
+    )
+
+
 def test_it_is_learning_that_goes_on() -> None:
     """A model of 12 steps that begins again with what it had has a lower loss than one that begins anew."""
     tune("runs/on", "training.learning_rate=1e-4", "training.max_steps=4")
@@ -152,6 +177,24 @@ def test_another_architecture(tmp_path: Path) -> None:
     Path("luong.toml").write_text(text[:begin] + '[model]\narchitecture = "luong"\n\n' + text[end:])
     said = Nmt(Path()).error("train", "luong.toml", "--run", "runs/wrong")
     assert "model.architecture = 'luong', and the model of training.initialize_from has 'transformer'" in said
+
+
+LUONG: dict[str, Any] = dict(
+    architecture="luong", embedding_width=8, hidden_width=8, attentional_width=8, layers=1, dropout=0.0
+)
+
+
+@pytest.mark.parametrize("fed", [True, False])
+def test_weights_of_luong_mean_something_else_with_other_first_weights(fed: bool) -> None:
+    """Where the attentional vector is fed back: by how much is part of `initialization`."""
+    ways = ("paper", "scaled")
+    mine, theirs = (LuongConfig(**LUONG, initialization=way, input_feeding=fed) for way in ways)
+    models = [build_model(config, 20, 20).eval() for config in (mine, theirs)]
+    models[1].load_state_dict(models[0].state_dict())
+    source_BS = torch.arange(4, 10)[None]
+    first, second = (model.decode(source_BS, model.encode(source_BS, source_BS != 0)) for model in models)
+    assert torch.equal(first, second) == (not fed)
+    assert _first_difference(mine, theirs) == ("initialization" if fed else None)
 
 
 def test_dropout_and_rates_may_be_others() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.data.mixture import Mixture, repetitions
+from nmt.data.mixture import Mixture, least_weight, repetitions
 
 sizes = st.lists(st.integers(0, 40), min_size=1, max_size=4)
 
@@ -55,3 +55,11 @@ def test_temperature() -> None:
     for hostile in (1e-300, 1e-3, 1e300):
         assert np.isfinite(repetitions([10**9, 1], temperature=hostile)).all()
     assert repetitions([3, 4], weights=[0, 2.5]) == (0, 2.5)
+
+
+@given(size=st.integers(1, 2**33))
+def test_the_least_weight_is_the_least(size: int) -> None:
+    least = least_weight(size)
+    assert Mixture([size], [least], 1).seen == (1,)
+    assert float(f"{least:g}") == least
+    assert Mixture([size], [least * 0.9], 1).seen == (0,) or size == 1

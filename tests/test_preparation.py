@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +202,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(folder: Path, workers
     assert kills >= 3
     (prepared,) = [entry for entry in (folder / "prepared").iterdir() if entry.is_dir()]
     assert {file.name: file.read_bytes() for file in sorted(prepared.iterdir())} == expected
-    assert {entry.name for entry in (folder / "prepared").iterdir()} <= {".lock", "sums.json", prepared.name}
+    left = {entry.name for entry in (folder / "prepared").iterdir()}
+    assert left <= {".lock", "sums.json", ".sums.json.lock", prepared.name}
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: int) -> None:
@@ -292,12 +294,32 @@ def test_who_waits_for_another_process_says_so(folder: Path) -> None:
     assert not any("waiting" in text for text in told)
 
 
+def test_two_runs_that_begin_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one tidies up while the other is about to write down its sums."""
+    monkeypatch.setattr(sums, "_SETTLED", -10.0)
+    root, real = folder / "prepared", os.fsync
+    others: list[Future[TrainingData]] = []
+
+    def fsync(file: int) -> None:
+        real(file)
+        if not others:
+            others.append(pool.submit(prepare_data, config(folder, "data.max_tokens=13"), root))
+            wait(others, timeout=1)
+
+    monkeypatch.setattr("nmt.files.os.fsync", fsync)
+    with ThreadPoolExecutor() as pool:
+        prepare_data(config(folder), root)
+        assert others[0].result().folder.parent == root
+    assert (root / "sums.json").exists()
+    assert [p for p in root.rglob("*") if "partial" in p.name] == []
+
+
 def test_mistakes_leave_nothing_behind(folder: Path) -> None:
     with (folder / "c.de").open("ab") as file:
         file.write(b"one line more\n")
     with pytest.raises(UserError, match=r"c\.en:\d+: 300 lines, but .*c\.de has 301"):
         prepare_data(config(folder, "data.workers=1"), folder / "prepared")
-    assert [entry.name for entry in (folder / "prepared").iterdir()] == [".lock"]
+    assert {entry.name for entry in (folder / "prepared").iterdir()} == {".lock", ".sums.json.lock"}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

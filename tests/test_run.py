@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from support import TINY, Nmt
 
+from nmt.averaging import last_checkpoints
 from nmt.checkpoint import MANIFEST
 from nmt.config import Config
 from nmt.config_file import load_config, parse_config
 from nmt.errors import UserError
-from nmt.run import METRICS, Run, list_checkpoints, rank, sign
+from nmt.run import METRICS, Run, list_checkpoints, rank, sign, unreadable_checkpoints
 
 CONFIG = parse_config(TINY)
 
@@ -144,6 +145,51 @@ def test_what_is_not_whole_is_no_checkpoint(run: Run) -> None:
     assert list_checkpoints(run.folder) == run.checkpoints()
     run.keep(last=1, best=1, metric="bleu")
     assert links(run) == {"best": 1, "last": 1}
+
+
+BROKEN = [
+    '{"format": 1, "fi',
+    "\0" * 40,
+    '{"format": 1, "files": {}}',
+    '{"format": 1, "files": {}, "step": "x"}',
+    "[]",
+]
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_manifest_that_cannot_be_read_is_no_checkpoint(run: Run, content: str) -> None:
+    """Tidying up goes on, and leaves it alone."""
+    saved_and_kept(run, [5, 6], last=3, best=1, metric="bleu")
+    (run.checkpoint_folder(1) / MANIFEST).write_text(content)
+    assert steps(run) == [2]
+    assert list(unreadable_checkpoints(run.folder)) == [run.checkpoint_folder(1)]
+    save(run, 3, 7)
+    run.keep(last=1, best=1, metric="bleu")
+    assert links(run) == {"best": 3, "last": 3}
+    run.close()
+    Run.open(run.folder, CONFIG).close()
+    assert run.checkpoint_folder(1).is_dir()
+    with pytest.raises(UserError, match=r"step-00000001/manifest\.json"):
+        last_checkpoints(run.folder, 1)
+
+
+def test_where_no_manifest_can_be_read_nothing_begins_anew(run: Run) -> None:
+    save(run, 1, 5)
+    (run.checkpoint_folder(1) / MANIFEST).write_text("{")
+    run.close()
+    with pytest.raises(UserError, match=r"step-00000001/manifest.json: is damaged; .* --restart"):
+        Run.open(run.folder, changed(width=64))
+    assert load_config(run.folder / "config.toml") == CONFIG
+    Run.open(run.folder, CONFIG, restart=True).close()
+
+
+def test_a_checkpoint_of_a_later_version_is_not_damaged(run: Run) -> None:
+    save(run, 1, 5)
+    save(run, 2, 5)
+    (run.checkpoint_folder(2) / MANIFEST).write_text('{"format": 99, "files": {}, "step": 2}')
+    run.close()
+    with pytest.raises(UserError, match="upgrade nmt"):
+        Run.open(run.folder, CONFIG)
 
 
 def test_training_keeps_what_its_configuration_says(tiny_run: Path) -> None:

@@ -234,6 +234,22 @@ def test_weights_that_leave_nothing(folder: Path) -> None:
         Stream(prepared(folder), settings_of(folder, "data.weights=[0.001, 0]"))
 
 
+def test_a_weight_that_shows_no_pair(folder: Path) -> None:
+    """It rounds to none in every epoch: the least that does not is named, and works."""
+    data = prepared(folder)
+    with pytest.raises(
+        UserError, match=r"with 0\.01 no pair of the 31 of .*b would ever be seen; give it "
+    ) as at:
+        Stream(data, settings_of(folder, "data.weights=[1, 0.01]"))
+    least = str(at.value).split("give it ")[1].split()[0]
+    stream = Stream(data, settings_of(folder, f"data.weights=[1, {least}]"))
+    pairs = Counter(pair for batch in epoch_of(stream) for pair in pairs_of(batch, data))
+    assert sum(pairs[pair] for pair in text_pairs(folder, "b")) == 1
+    Stream(data, settings_of(folder, "data.weights=[1, 0]"))
+    with pytest.raises(UserError, match=r"data\.temperature = 0\.1: no pair of the 31 .*; raise it"):
+        Stream(data, settings_of(folder, "data.temperature=0.1"))
+
+
 @pytest.mark.parametrize("sampling", [0, 0.3])
 def test_tags_begin_the_source_of_their_corpus(folder: Path, sampling: float) -> None:
     overrides = ["data.tags=['', '<back>']", f"tokenizer.sampling={sampling}", "data.workers=0"]
