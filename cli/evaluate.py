@@ -272,7 +272,7 @@ def _load(model: Path, ensemble: list[Path], device: str, chosen: dict[str, Any]
 
     loaded, *others = (load_model(path, choose_device(device)) for path in (model, *ensemble))
     tested = ModelUnderTest(loaded, chosen, others)
-    _ = tested.translator  # says what does not go together
+    tested.translator.prepare()  # says what does not go together
     return tested
 
 

@@ -28,6 +28,9 @@ def chunk_sizes(most: int | None = None) -> Iterator[int]:
     return itertools.chain(FIRST_CHUNKS, itertools.repeat(most or CHUNK_LINES))
 
 
+_Arrived = str | BaseException | None
+
+
 class Lines:
     """The input, in chunks of what is there: few lines when they are typed, many when they are at hand."""
 
@@ -48,12 +51,17 @@ class Lines:
         self.typed = source == "-" and sys.stdin is not None and sys.stdin.isatty()
         self.is_file = source != "-" and Path(source).is_file()
         self.total: int | None = None
+        self._arriving: queue.Queue[_Arrived] | None = None  # where lines have to be waited for
         readable_twice = self.is_file or Path(source).is_dir() or not Path(source).exists()
         if source != "-" and readable_twice:  # a pipe is not
             with open_bytes(source) as stream:
                 stream.read(1)
             if count:
                 self.total = sum(1 for _ in read_raw_lines(source))
+
+    def at_hand(self) -> bool:
+        """Whether the next chunk comes without waiting for anybody."""
+        return self._arriving is None or not self._arriving.empty()
 
     def chunks(self, size: int | None = None, most: int | None = None) -> Iterator[Chunk]:
         """Chunks of a file have `size` lines, of other input at most so many: what has arrived.
@@ -63,10 +71,14 @@ class Lines:
         Raises:
             UserError: a line is not UTF-8; the lines before it have been yielded.
         """
-        waits = self.source == "-" and not _is_redirected_file()
+        waits = not (_is_redirected_file() if self.source == "-" else self.is_file)
         sizes = chunk_sizes(most) if size is None else itertools.repeat(size)
+        if waits:
+            self._arriving = queue.Queue(maxsize=4 * GPU_CHUNK_LINES)
+            threading.Thread(target=_read, args=(self.source, self._arriving), daemon=True).start()
         first = 1
-        for lines in _arriving(self.source, sizes) if waits else _of_file(self.source, sizes):
+        arriving = self._arriving
+        for lines in _of_file(self.source, sizes) if arriving is None else _taken(arriving, sizes):
             yield first, lines
             first += len(lines)
 
@@ -100,21 +112,20 @@ def _of_file(source: str, sizes: Iterator[int]) -> Iterator[list[str]]:
         raise error
 
 
-def _arriving(source: str, sizes: Iterator[int]) -> Iterator[list[str]]:
-    """Waits for one line, then takes all that have arrived."""
+def _read(source: str, arriving: queue.Queue[_Arrived]) -> None:
+    """All lines, then what ended them: None or an error."""
     from nmt.data.corpus import read_lines
 
-    arrived: queue.Queue[str | BaseException | None] = queue.Queue(maxsize=4 * GPU_CHUNK_LINES)
+    try:
+        for line in read_lines(source):
+            arriving.put(line)
+        arriving.put(None)
+    except BaseException as error:
+        arriving.put(error)
 
-    def read() -> None:
-        try:
-            for line in read_lines(source):
-                arrived.put(line)
-            arrived.put(None)
-        except BaseException as error:
-            arrived.put(error)
 
-    threading.Thread(target=read, daemon=True).start()
+def _taken(arriving: queue.Queue[_Arrived], sizes: Iterator[int]) -> Iterator[list[str]]:
+    """Waits for one line, then takes all that have arrived."""
     end: BaseException | None = None
     ended = False
     while not ended:
@@ -122,7 +133,7 @@ def _arriving(source: str, sizes: Iterator[int]) -> Iterator[list[str]]:
         size = next(sizes)
         while len(chunk) < size:
             try:
-                item = arrived.get(block=not chunk)
+                item = arriving.get(block=not chunk)
             except queue.Empty:
                 break
             if item is None or isinstance(item, BaseException):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,9 +27,11 @@ def save(translating: Translating, lines: Lines, target: Path, *, restart: bool)
             continuing(partial.lines, partial.path)
         progress = Progress(lines.total, begun=partial.lines, shown=not lines.typed)
         translating.tell(progress.found)
-        for chunk in partial.rest(lines.chunks(most=translating.most_lines)):
-            partial.append(translating.translate(chunk), chunk[1])
-            progress.show(partial.lines)
+        rest = partial.rest(lines.chunks(most=translating.most_lines))
+        with closing(translating.translate(rest, lines.at_hand)) as translated:
+            for (_, sources), records in translated:
+                partial.append(records, sources)
+                progress.show(partial.lines)
         progress.end()
         partial.finish(target)
     except BaseException as error:
@@ -41,10 +43,12 @@ def stream(translating: Translating, lines: Lines, file: Any) -> None:
     """Translate into what is no file to be continued: standard output, a pipe, a device."""
     progress = Progress(lines.total, shown=not lines.typed)
     translating.tell(progress.found)
-    for chunk in lines.chunks(most=translating.most_lines):
-        file.write(translating.translate(chunk))
-        file.flush()
-        progress.show(chunk[0] - 1 + len(chunk[1]))
+    chunks = lines.chunks(most=translating.most_lines)
+    with closing(translating.translate(chunks, lines.at_hand)) as translated:
+        for (first, sources), records in translated:
+            file.write(records)
+            file.flush()
+            progress.show(first - 1 + len(sources))
     progress.end()
 
 

@@ -79,6 +79,8 @@ def score(
     from nmt.device import choose_device
     from nmt.scoring import Scorer
 
+    if ensemble_by is not None and not ensemble:
+        raise UserError("--ensemble-by is about several models; add --ensemble MODEL")
     loaded = load_model(model, choose_device(device))
     given = {
         "length_penalty": length_penalty,

@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,9 @@ class Shards:
         partial = PartialFile(self.path(process), settings, restart=options.restart, patience=_PATIENCE)
         try:
             blocks = (chunk for i, chunk in enumerate(self.blocks()) if i % self.count == process - 1)
-            for chunk in partial.rest(blocks):
-                partial.append(translating.translate(chunk), chunk[1])
+            with closing(translating.translate(partial.rest(blocks))) as translated:
+                for (_, sources), records in translated:
+                    partial.append(records, sources)
             partial.complete()
         except BaseException:
             partial.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nmt.config import SearchConfig
     from nmt.ctranslate2_engine import Engine
     from nmt.partial import Chunk
+    from nmt.translator import Underway
 
 FORMATS = ("text", "jsonl")
 MEANS = ("probability", "log-probability")
@@ -70,6 +72,8 @@ class Options:
             raise UserError("--dictionary goes with --replace-unknown; add that")
         if self.restart and self.output is None:
             raise UserError("--restart begins an --output anew; add that")
+        if self.ensemble_by is not None and not self.ensemble:
+            raise UserError("--ensemble-by is about several models; add --ensemble MODEL")
         if self.engine not in ENGINES:
             raise UserError(f"--engine {self.engine} is not known; use {' or '.join(ENGINES)}")
         if self.engine != "nmt":
@@ -86,6 +90,17 @@ class Options:
         """Keys of the [search] section, and the values given, but those of `guiding`."""
         names = ("tag", "beam_size", "length_penalty", "batch_tokens", "precision", "max_source_tokens")
         return search_options({name: getattr(self, name) for name in (*names, "ensemble_by")})
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A chunk whose translation has begun."""
+
+    chunk: Chunk
+    lines: Underway
+
+    def close(self) -> None:
+        self.lines.close()
 
 
 class Translating:
@@ -136,6 +151,7 @@ class Translating:
             draws=options.drawing.draws(options.n_best),
             utility=options.drawing.utility_of_risk(),
         )
+        self._translator.prepare()
         most, seen = self._translator.most_source_tokens, self._translator.longest_seen
         if options.max_source_tokens is not None:
             self._translator.longest_seen = seen = most
@@ -150,6 +166,8 @@ class Translating:
         options = self.options
         given = {**options.settings_of_search(), **options.guiding.settings_of_search()}
         search = changed_search(search, given)
+        if options.guiding.diversity and search.beam_groups == 1:
+            raise UserError("--diversity is between groups of the beam; add --beam-groups, 2 or more")
         if options.n_best > search.beam_size and not options.drawing.drawn:
             raise UserError(
                 f"--n-best {options.n_best} is more than the beam of {search.beam_size}; raise --beam-size"
@@ -196,11 +214,26 @@ class Translating:
         """Have it called with each translation that is found, before `translate` returns."""
         self._translator.look = found
 
-    def translate(self, chunk: Chunk) -> bytes:
-        """The records of a chunk; warns of lines that were split."""
-        first, lines = chunk
-        wishes = None if self._wishes is None else self._wishes.of(chunk)
-        translations = self._translator.translate_all(lines, wishes)
+    def translate(
+        self, chunks: Iterable[Chunk], at_hand: Callable[[], bool] = lambda: True
+    ) -> Generator[tuple[Chunk, bytes], None, None]:
+        """Chunks and their records; warns of lines that were split.
+
+        The next chunk is begun before the records of one are given out, unless it is not `at_hand`.
+        """
+        from nmt.parallel import one_ahead
+
+        def begin(chunk: Chunk) -> _Begun:
+            wishes = None if self._wishes is None else self._wishes.of(chunk)
+            return _Begun(chunk, self._translator.begin(chunk[1], wishes))
+
+        with closing(one_ahead(map(begin, chunks), at_hand)) as works:
+            for begun in works:
+                yield begun.chunk, self._written(begun)
+
+    def _written(self, begun: _Begun) -> bytes:
+        first, lines = begun.chunk
+        translations = begun.lines.translations()
         for number, translation in enumerate(translations, start=first):
             if translation.parts > 1:
                 parts = f"translated in {translation.parts} parts"
@@ -228,6 +261,7 @@ class Translating:
             **{key.replace("_", " "): value for key, value in {**options, **search}.items()},
             "replacement of unknown words": self.options.replace_unknown,
             "dictionary": None if dictionary is None else sha256_of(dictionary),
+            "longest seen": self._translator.longest_seen,
         }
 
 

@@ -80,6 +80,8 @@ def open_bytes(path: str | Path) -> BinaryIO:
         UserError: missing, a folder, not permitted, or named ``.gz`` but not gzip.
     """
     if str(path) == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise UserError("standard input is closed; name a file")
         return sys.stdin.buffer
     path = Path(path)
     try:

@@ -17,7 +17,6 @@ Matrix = npt.NDArray[np.float64]
 Grams = list[str] | list[tuple[str, ...]]  # all of one order in a text, in their order
 
 _COLUMNS = 8192  # n-grams at once, which bounds memory
-UTILITIES = ("chrf", "bleu")
 
 
 def expected_utilities(texts: Sequence[str], utility: str = "chrf") -> list[float]:

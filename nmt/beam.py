@@ -261,7 +261,14 @@ class Beam:
         return (length if self.normalization == "average" else (5 + length) / 6) ** self.alpha
 
     def _candidates(self, rows: Rows, scores: Scores, live_N: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The best extensions of each hypothesis that lives, log-probability and token; that of ending."""
+        """The best extensions of each hypothesis that lives, log-probability and token; that of ending.
+
+        What is no number counts as -inf: compared with anything it would neither live nor be done.
+        """
+        best_NC, token_NC, end_N1 = self._ranked(rows, scores, live_N)
+        return _number(best_NC), token_NC, _number(end_N1)
+
+    def _ranked(self, rows: Rows, scores: Scores, live_N: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         edited = self.no_repeat_ngram or self.guide is not None
         if not edited and isinstance(scores, Ranked):
             return scores.best(self.beam_size, self.end, self.unwanted)
@@ -328,6 +335,10 @@ def beam_search(
                 seen.setdefault(hypothesis.tokens, hypothesis)
             best = list(seen.values())
         yield index, best[: method.n_best]
+
+
+def _number(x: Tensor) -> Tensor:
+    return x.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
 
 
 def _flat(live_N: Tensor | None, piece: slice, device: torch.device) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nmt.data.scripts import WITHOUT_BLANKS
 from nmt.evaluation import BOOTSTRAP_SAMPLES
 from nmt.metric_set import MetricSet
 from nmt.resampling import interval, resampled
@@ -18,8 +19,7 @@ from nmt.resampling import interval, resampled
 # Where buckets begin: those of compare-mt (Neubig et al. 2019).
 LENGTHS = (0, 10, 20, 30, 40, 50, 60)  # source words, `length`
 FREQUENCIES = (0, 1, 2, 3, 4, 5, 10, 100, 1000)  # times a word was in the training text
-_WITHOUT_BLANKS = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_WITHOUT_BLANKS}]|[^\s{_WITHOUT_BLANKS}]+")
+_WORD = re.compile(rf"[{WITHOUT_BLANKS}]|[^\s{WITHOUT_BLANKS}]+")
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from nmt.errors import UserError
-from nmt.parallel import can_fork, in_processes, in_threads
+from nmt.parallel import Copies, can_fork, in_threads
 
 Source = TypeVar("Source", bound=Sized)  # its length is in tokens
 Result = TypeVar("Result")
@@ -27,72 +27,108 @@ _SENTENCES_A_PROCESS = 100
 _SHARE = 0.4
 
 
-def search_all(
-    search: SearchFor[Source, Result],
-    sources: Sequence[Source],
-    *,
-    batch_tokens: int | None,
-    device: torch.device,
-    model: Any,
-    look: Callable[[], None] = lambda: None,
-) -> list[Result]:
-    """The results of all sources, in their order.
+class Searching(Generic[Source, Result]):
+    """A search of many sources, begun in other processes where that pays, to be ended by `results`.
 
     When memory runs out, what is found is kept and the rest is searched in batches of half the size.
-
-    Args:
-        batch_tokens: source tokens, padding counted, of all cores together; None: what fits the cache of
-            a processor's core, or the free memory of a GPU.
-        model: says by its sizes how much memory a token of a batch takes on a GPU.
-        look: called with each result that comes; what it raises ends the search.
-
-    Raises:
-        UserError: there is not memory enough for a single sentence.
     """
-    found: dict[int, Result] = {}
-    waiting = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-    # Longest first: if memory runs out it does so at once.
-    workers = _workers(len(sources), device)
-    tokens = _fitting(device, workers, model) if batch_tokens is None else batch_tokens
 
-    def work(indices: list[int]) -> None:
-        for place, result in search([sources[i] for i in indices], tokens // workers):
-            found[indices[place]] = result
-            look()
+    def __init__(
+        self,
+        search: SearchFor[Source, Result],
+        sources: Sequence[Source],
+        *,
+        batch_tokens: int | None,
+        device: torch.device,
+        model: Any,
+    ):
+        """
+        Args:
+            batch_tokens: source tokens, padding counted, of all cores together; None: what fits the cache of
+                a processor's core, or the free memory of a GPU.
+            model: says by its sizes how much memory a token of a batch takes on a GPU.
+        """
+        self._search, self._sources, self._device = search, sources, device
+        # Longest first: if memory runs out it does so at once.
+        self._waiting = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+        self._workers = _workers(len(sources), device)
+        self._tokens = _fitting(device, self._workers, model) if batch_tokens is None else batch_tokens
+        self._begin()
 
-    while waiting:
-        try:
-            processes = min(workers, len(waiting) // _SENTENCES_A_PROCESS)
-            at_once = processes if processes > 1 and can_fork() else workers
-            shares = [waiting[worker::at_once] for worker in range(at_once)]
-            if workers == 1:
-                work(waiting)
-            elif at_once == processes:
-                tasks = [partial(search, [sources[i] for i in share], tokens // workers) for share in shares]
-                for worker, (place, result) in in_processes(tasks):
-                    found[shares[worker][place]] = result
-                    look()
-            else:
-                in_threads([partial(work, share) for share in shares])
-            break
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            waiting = [index for index in waiting if index not in found]
-            longest = len(sources[waiting[0]]) + 1
-            if workers == 1 and tokens < 2 * longest:  # it was alone
-                raise UserError(
-                    f"out of memory with a single sentence of {longest} tokens; lower --beam-size or "
-                    "search.max_source_tokens, or translate on another device"
-                ) from None
-            tokens = max(min(tokens // 2, longest * len(waiting) // 2), longest)
-            # Each with room for a sentence.
-            workers = max(1, min(_workers(len(waiting), device), tokens // longest))
-        # Here, where nothing refers to the failed search any more.
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    return [found[index] for index in range(len(sources))]
+    def results(self, look: Callable[[], None] = lambda: None) -> list[Result]:
+        """The results of all sources, in their order.
+
+        `look` is called with each result that comes; what it raises ends the search.
+
+        Raises:
+            UserError: there is not memory enough for a single sentence.
+        """
+        found: dict[int, Result] = {}
+        while self._waiting:
+            try:
+                self._end(found, look)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(found) == len(self._sources):  # a process died when its work was done
+                    break
+                self._ask_for_less(found)
+            # Here, where nothing refers to the failed search any more.
+            gc.collect()
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._begin()
+        return [found[index] for index in range(len(self._sources))]
+
+    def close(self) -> None:
+        """End what has begun."""
+        if self._copies is not None:
+            self._copies.close()
+
+    def _begin(self) -> None:
+        """Deal out what waits; where it goes to other processes they begin."""
+        processes = min(self._workers, len(self._waiting) // _SENTENCES_A_PROCESS)
+        forks = processes > 1 and can_fork()
+        at_once = processes if forks else self._workers
+        self._shares = [self._waiting[worker::at_once] for worker in range(at_once)]
+        self._copies = None
+        if forks:
+            sources = [[self._sources[i] for i in share] for share in self._shares]
+            self._copies = Copies([partial(self._search, share, self._each) for share in sources])
+
+    @property
+    def _each(self) -> int:
+        """Tokens of a search's batch."""
+        return self._tokens // self._workers
+
+    def _end(self, found: dict[int, Result], look: Callable[[], None]) -> None:
+        def work(share: list[int]) -> None:
+            for place, result in self._search([self._sources[i] for i in share], self._each):
+                found[share[place]] = result
+                look()
+
+        if self._copies is not None:
+            for worker, (place, result) in self._copies:
+                found[self._shares[worker][place]] = result
+                look()
+        elif self._workers == 1:
+            work(self._waiting)
+        else:
+            in_threads([partial(work, share) for share in self._shares])
+
+    def _ask_for_less(self, found: dict[int, Result]) -> None:
+        waiting = [index for index in self._waiting if index not in found]
+        longest = len(self._sources[waiting[0]]) + 1
+        if self._workers == 1 and self._tokens < 2 * longest:  # it was alone
+            raise UserError(
+                f"out of memory with a single sentence of {longest} tokens; lower --beam-size or "
+                "search.max_source_tokens, or translate on another device"
+            ) from None
+        self._waiting = waiting
+        self._tokens = max(min(self._tokens // 2, longest * len(waiting) // 2), longest)
+        # Each with room for a sentence.
+        self._workers = max(1, min(_workers(len(waiting), self._device), self._tokens // longest))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

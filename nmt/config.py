@@ -123,7 +123,7 @@ class SearchConfig(Section):
     """
 
     beam_size: int = Field(5, ge=1)
-    length_penalty: float = Field(1.0, ge=0)  # 0: none; 1: close to the mean log-probability a token
+    length_penalty: float = Field(1.0, ge=0, le=100)  # 0: none; 1: close to the mean log-probability a token
     normalization: Literal["gnmt", "average"] = "gnmt"  # divide by ((5 + n) / 6)^penalty, or by n^penalty
     coverage_penalty: float = Field(0.0, ge=0)  # of source words left out; 0: none
     no_repeat_ngram: int = Field(0, ge=0)  # so many tokens come but once in a row; 0 is off

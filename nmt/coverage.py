@@ -41,11 +41,13 @@ class Attended:
     """The attention that each source token has had from each hypothesis; a `nmt.search.SearchState`."""
 
     sum_BKS: Tensor
-    mask_BS: Tensor  # True at source tokens
+    mask_BS: Tensor  # True at source tokens that count
 
     @classmethod
-    def nothing(cls, mask_BS: Tensor) -> Attended:
-        """Before the first token, one hypothesis a sentence."""
+    def nothing(cls, mask_BS: Tensor, *, tagged: bool = False) -> Attended:
+        """Before the first token, one hypothesis a sentence; `tagged`: the first column is of no word."""
+        if tagged:
+            mask_BS = mask_BS.index_fill(1, torch.zeros(1, dtype=torch.long, device=mask_BS.device), False)
         return cls(torch.zeros_like(mask_BS, dtype=torch.float64)[:, None], mask_BS)
 
     def add(self, records: Sequence[Sequence[Tensor]]) -> Attended:

@@ -16,7 +16,7 @@ from nmt import kernels
 from nmt.coverage import Attended
 from nmt.data.batches import pad
 from nmt.data.tokenizer import EOS, PAD
-from nmt.ensemble import Reader, mean_log_probability
+from nmt.ensemble import Ids, Reader, mean_log_probability
 from nmt.models.fixed_state import FixedState
 from nmt.models.packed import output_matrix
 from nmt.products import Matrix
@@ -38,16 +38,29 @@ class Decoder:
         # Where one model's projection can rank tokens by itself.
         self.output_matrix = output_matrix(models[0]) if len(models) == 1 else None
 
-    def start(self, sources: Sequence[Sequence[int]], *, attending: bool = False) -> Decoding:
-        """The state before the first token; with `attending` for `attending_step`."""
+    def start(
+        self,
+        sources: Sequence[Ids],
+        lines: Sequence[str | None] | None = None,
+        *,
+        attending: bool = False,
+        tagged: bool = False,
+    ) -> Decoding:
+        """The state before the first token; with `attending` for `attending_step`.
+
+        Args:
+            lines: the text of sources that are whole lines, for `readers`.
+            tagged: readers put a tag before the source.
+        """
+        texts = lines or [None] * len(sources)
         memories, masks = [], []
         for model, reader in zip(self.models, self.readers, strict=True):
-            ids = [[*reader(source), EOS] for source in sources]
+            ids = [[*reader(*source), EOS] for source in zip(sources, texts, strict=True)]
             source_BS = torch.from_numpy(pad(ids, PAD)).to(self.device)
             masks.append(source_BS != PAD)
             memories.append(model.encode(source_BS, masks[-1]))
         states = tuple(model.start(memory) for model, memory in zip(self.models, memories, strict=True))
-        attended = Attended.nothing(masks[0]) if attending else None
+        attended = Attended.nothing(masks[0], tagged=tagged) if attending else None
         return Decoding(tuple(memories), states, attended)
 
     def attending_step(

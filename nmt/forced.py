@@ -48,9 +48,11 @@ def fitting(loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids])
 
 @torch.inference_mode()
 def attention(
-    loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids]
+    loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids], *, tag: str | None = None
 ) -> Iterator[tuple[int, Weights]]:
     """Attention over the source of sentence pairs, in batches of similar length.
+
+    `tag` comes before each source; None: the model's own `search.tag`.
 
     Row t belongs to the target token predicted at position t, the last to the end of sentence. A row
     sums to 1, to less under the bell of Luong's local attention. Weights of long sentences are large,
@@ -60,10 +62,10 @@ def attention(
         The index of a pair and its weights (L, H, T, S), longest pairs first.
 
     Raises:
-        UserError: the model has no attention.
+        UserError: the model has no attention, or does not know the tag.
     """
     require_attention(loaded)
-    tag = loaded.config.search.tag
+    tag = loaded.config.search.tag if tag is None else tag
     (read,) = readers([loaded], tag)
     for batch in _batches(loaded, sources, targets):
         record: list[Tensor] = []
@@ -83,6 +85,8 @@ def log_probabilities(
     *,
     batch_tokens: int | None = None,
     by: str = "probability",
+    tag: str | None = None,
+    lines: Sequence[str | None] | None = None,
 ) -> list[LogProbabilities]:
     """Of each target's tokens and, last, of its end of sentence, in nats.
 
@@ -92,14 +96,18 @@ def log_probabilities(
         batch_tokens: a batch holds as many pairs as fit with pairs x longest side <= this; the first
             model's `search.batch_tokens` where it is not given.
         by: of `nmt.ensemble.mean_log_probability`.
+        tag: comes before each source; None: the first model's `search.tag`.
+        lines: the text of sources that are whole lines, for models with another source vocabulary.
     """
-    reading = readers(models, models[0].config.search.tag)
+    reading = readers(models, models[0].config.search.tag if tag is None else tag)
+    texts = lines or [None] * len(sources)
     found: list[LogProbabilities] = [np.empty(0, np.float32)] * len(targets)
     for batch in _batches(models[0], sources, targets, batch_tokens):
-        batch_sources, batch_targets = [sources[i] for i in batch], [targets[i] for i in batch]
+        batch_targets = [targets[i] for i in batch]
         of_models = []
         for loaded, reader in zip(models, reading, strict=True):
-            hidden_BTD, output_BT = _decode(loaded, [reader(ids) for ids in batch_sources], batch_targets)
+            read = [reader(sources[i], texts[i]) for i in batch]
+            hidden_BTD, output_BT = _decode(loaded, read, batch_targets)
             output = loaded.model.embeddings.output
             is_token_BT = output_BT != PAD
             of_models.append(

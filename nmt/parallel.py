@@ -11,14 +11,16 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 
 Result = TypeVar("Result")
+_PR_SET_PDEATHSIG = 1  # sys/prctl.h
 
 
 def in_threads(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
@@ -55,53 +57,163 @@ def can_fork() -> bool:
     return sys.platform == "linux" and not bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
-def in_processes(tasks: Sequence[Callable[[], Iterator[Result]]]) -> Iterator[tuple[int, Result]]:
-    """What the tasks yield, as it comes, with the task's place; each works in a copy of this process.
+class Copies(Generic[Result]):
+    """Tasks at work, each in a copy of this process: an iterable of what they yield, as it comes, with the
+    task's place.
 
-    The first error of a task is raised and the others are ended, as they are when the caller stops.
-    A process that dies, as for want of memory, is a MemoryError.
+    Of several that are at work the n-th task of each waits until that of the one before has ended, so that
+    each has a core; meanwhile what all of them yield is taken in.
+
+    The first error of a task is raised and the others are ended, as they are by `close`. A process that dies,
+    as for want of memory, is a MemoryError.
     """
-    places: dict[Connection, int] = {}
-    children: list[int] = []
-    try:
-        for place, task in enumerate(tasks):
-            receiver, sender = Pipe(duplex=False)
-            child = os.fork()
-            if not child:
-                _work(task, sender)
-            sender.close()
-            places[receiver] = place
-            children.append(child)
-        while places:
-            for ready in wait(list(places)):
-                assert isinstance(ready, Connection)
-                try:
-                    kind, content = ready.recv()
-                except EOFError:
-                    raise MemoryError("a process that searched has died") from None
-                if kind == "error":
-                    raise content
-                if kind == "end":
-                    del places[ready]
-                    ready.close()
-                else:
-                    yield places[ready], content
-    finally:
-        for connection in places:
+
+    _all: ClassVar[list[Copies[Any]]] = []  # at work
+    _last: ClassVar[dict[int, int]] = {}  # for each place a pipe that ends when the last copy there does
+
+    def __init__(self, tasks: Sequence[Callable[[], Iterator[Result]]]):
+        self._arrived: deque[tuple[str, int, Any]] = deque()
+        self._places: dict[Connection, int] = {}
+        self._children: list[int] = []
+        self._all.append(self)
+        try:
+            for place, task in enumerate(tasks):
+                self._begin(place, task)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, place: int, task: Callable[[], Iterator[Result]]) -> None:
+        receiver, sender = Pipe(duplex=False)
+        before = self._last.pop(place, None)
+        ended, alive = os.pipe()
+        parent = os.getpid()
+        child = os.fork()
+        if not child:
+            for copies in self._all:  # whoever reads of another would keep it from noticing that nobody does
+                for connection in copies._places:
+                    connection.close()
+            receiver.close()
+            _work(task, sender, before, parent)
+        sender.close()
+        os.close(alive)  # only the child has it now
+        if before is not None:
+            os.close(before)
+        self._last[place] = ended
+        self._places[receiver] = place
+        self._children.append(child)
+
+    def __iter__(self) -> Iterator[tuple[int, Result]]:
+        try:
+            while self._arrived or self._places:
+                while self._arrived:
+                    kind, place, content = self._arrived.popleft()
+                    if kind == "error":
+                        raise content
+                    yield place, content
+                if self._places:
+                    self._take_in()
+        finally:
+            self.close()
+
+    def _take_in(self) -> None:
+        """Wait until there is something of one that is at work."""
+        owners = {connection: copies for copies in self._all for connection in copies._places}
+        for ready in wait(list(owners)):
+            assert isinstance(ready, Connection)
+            owners[ready]._take(ready)
+
+    def _take(self, ready: Connection) -> None:
+        try:
+            kind, content = ready.recv()
+        except EOFError:
+            kind, content = "error", MemoryError("a process that searched has died")
+        if kind != "end":
+            self._arrived.append((kind, self._places[ready], content))
+        if kind != "item":
+            del self._places[ready]
+            ready.close()
+
+    def close(self) -> None:
+        """End what is still at work."""
+        for connection in self._places:
             connection.close()
-        for child in children:
-            if places:
+        for child in self._children:
+            if self._places:
                 os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+        self._places, self._children = {}, []
+        self._arrived.clear()
+        if self in self._all:
+            self._all.remove(self)
+        if not self._all:
+            for ended in self._last.values():
+                os.close(ended)
+            self._last.clear()
 
 
-def _work(task: Callable[[], Iterator[object]], sender: Connection) -> None:
-    """In the copy: send what the task yields, and leave without the copy's share of the parent's affairs."""
+class Begun(Protocol):
+    """What is at work."""
+
+    def close(self) -> None: ...
+
+
+BegunT = TypeVar("BegunT", bound=Begun)
+
+
+def one_ahead(
+    works: Iterator[BegunT], at_hand: Callable[[], bool] = lambda: True
+) -> Generator[BegunT, None, None]:
+    """The same, but before one is given out the next is asked for, and so begun.
+
+    An error of `works` comes after those before it. What has not been given out at the end is closed.
+
+    Args:
+        at_hand: whether the next comes without waiting; where it does not it is not asked for yet.
+    """
+    waiting: deque[BegunT] = deque()
+    error: Exception | None = None
+    more = True
+    try:
+        while more or waiting:
+            if more and len(waiting) < 2 and (not waiting or at_hand()):
+                try:
+                    waiting.append(next(works))
+                except StopIteration:
+                    more = False
+                except Exception as found:
+                    more, error = False, found
+            else:
+                yield waiting.popleft()
+        if error is not None:
+            raise error
+    finally:
+        for work in waiting:
+            work.close()
+
+
+def _end_with(parent: int) -> None:
+    """Have the system end this process when its parent is gone, which may come before the next result."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _work(task: Callable[[], Iterator[object]], sender: Connection, before: int | None, parent: int) -> None:
+    """In the copy: send what the task yields, and leave without the copy's share of the parent's affairs.
+
+    `before` can be read to its end when the copy that must end before has ended.
+    """
     code = 1
     try:
+        _end_with(parent)
         for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to answer
             signal.signal(number, signal.SIG_IGN)
         torch.set_num_threads(1)
+        if before is not None:
+            os.read(before, 1)
         gc.freeze()  # what comes from the parent is no garbage of ours
         try:
             for item in task():

@@ -16,7 +16,7 @@ from nmt.alignment import View, default_view, end_is_mark, links, merge, pharaoh
 from nmt.checkpoint import LoadedModel
 from nmt.data.tokenizer import EOS
 from nmt.forced import Ids, Weights, attention, require_attention
-from nmt.translator import Candidate, Translation
+from nmt.translations import Candidate, Translation
 from nmt.words import deciding_tokens, shares, split_words, token_spans, word_spans
 
 

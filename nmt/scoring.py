@@ -40,11 +40,12 @@ class Scorer:
     def __init__(
         self, loaded: LoadedModel, search: SearchConfig | None = None, *, ensemble: Sequence[LoadedModel] = ()
     ):
-        """UserError where an ensemble's models have different target vocabularies."""
+        """UserError where an ensemble's models do not go together."""
         self.models = [loaded, *ensemble]
         self.search = search or loaded.config.search
         translator = Translator.of(loaded, self.search, ensemble=ensemble)
         self.source_tokenizer, self.target_tokenizer = loaded.source_tokenizer, loaded.target_tokenizer
+        self._readers = translator.readers
         # Ends of sentence not counted. What the models have positions for:
         sources = [m.most_source_tokens - 1 for m in translator.models if m.most_source_tokens is not None]
         self._positions = (
@@ -79,15 +80,20 @@ class Scorer:
         # A blank line is to the translator as an empty one.
         ids = [ids if line.strip() else [] for line, ids in zip(sources, encoded, strict=True)]
         pairs: list[Pair] = []
+        texts: list[str | None] = []  # of those that are whole lines
         plans: list[list[tuple[Chosen, range, str | None]]] = []
-        for source, translations in zip(ids, chosen, strict=True):
+        for line, source, translations in zip(sources, ids, chosen, strict=True):
             plan = []
             for translation in translations:
                 begin = len(pairs)
                 parts = split(source, translation)
-                problem = self._misfit(source, translation, most_target) or self._beyond_positions(parts)
+                text = line if len(parts) == 1 and source else None
+                problem = self._misfit(source, translation, most_target) or self._beyond_positions(
+                    parts, text
+                )
                 if problem is None and (source or translation.ids):
                     pairs += parts
+                    texts += [text] * len(parts)
                 plan.append((translation, range(begin, len(pairs)), problem))
             plans.append(plan)
         found = log_probabilities(
@@ -96,6 +102,8 @@ class Scorer:
             [target for _, target in pairs],
             batch_tokens=self.search.tokens_together,
             by=self.search.ensemble_by,
+            tag=self.search.tag,
+            lines=texts,
         )
         coverage = self._coverage(pairs)
         return [
@@ -120,7 +128,7 @@ class Scorer:
         attended: list[Any] = [0.0] * len(pairs)
         for loaded in self.models:
             sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
-            for index, weights_LHTS in attention(loaded, sources, targets):
+            for index, weights_LHTS in attention(loaded, sources, targets, tag=self.search.tag):
                 mean_TS = weights_LHTS.astype(np.float64).mean(axis=(0, 1))
                 attended[index] = attended[index] + mean_TS.sum(axis=0) / len(self.models)
         penalties = []
@@ -176,7 +184,7 @@ class Scorer:
             return f"the translation is longer than {most_target} tokens; not scored"
         return None
 
-    def _beyond_positions(self, parts: Sequence[Pair]) -> str | None:
+    def _beyond_positions(self, parts: Sequence[Pair], text: str | None) -> str | None:
         for side, most, lengths in zip(
             ("source", "translation"),
             self._positions,
@@ -185,6 +193,8 @@ class Scorer:
         ):
             if most is not None and max(lengths) > most:
                 return f"the {side} is longer than the {most} tokens the model has positions for; not scored"
+        if not all(reader.fits(source, text) for source, _ in parts for reader in self._readers):
+            return "the source is longer than a model of the ensemble has positions for; not scored"
         return None
 
 

@@ -286,8 +286,7 @@ def search(
         replay: does what `advance` with `step` and `method` does, such as `nmt.replay.Replay`.
 
     Yields:
-        The index of a sentence and its hypotheses, in the order in which they were finished, as soon as it
-        is done.
+        The index of a sentence and its hypotheses, by the place that each had, as soon as it is done.
     """
     if room is None or isinstance(room, int):
         room = [room or len(sentences)] * len(sentences)

@@ -5,76 +5,50 @@ B sentences, S source length, K hypotheses, D width, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from nmt.bayes_risk import expected_utilities
 from nmt.beam import Beam, beam_search
-from nmt.budget import search_all
+from nmt.budget import Searching
 from nmt.checkpoint import LoadedModel
 from nmt.config import SearchConfig
 from nmt.constraints import Constraints, Wish, demands_of
 from nmt.coverage import Coverage
 from nmt.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 from nmt.decoding import Decoder, Decoding
+from nmt.elsewhere import Elsewhere, SearchEngine
 from nmt.ensemble import Reader, tagging
 from nmt.ensemble import readers as readers_of
 from nmt.errors import UserError
 from nmt.long_sentences import split_long
 from nmt.models.fast import check_precision, for_search
+from nmt.parallel import one_ahead
 from nmt.patterns import Surfaces
 from nmt.replay import Replay
 from nmt.sampling import Draws, sample, seed_of
 from nmt.search import Hypothesis, Sentence
+from nmt.translations import Joining, Part, Translation
 
 # Lines translated together: enough to fill batches of equal lengths, few enough to keep memory flat.
 CHUNK_LINES = 2000
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One translation of a line. Scores of a line that was split are the sums over its parts."""
-
-    text: str
-    score: float
-    log_probability: float
-    tokens: tuple[str, ...]
-    lengths: tuple[tuple[int, int], ...] = ()  # source and target tokens of each part
-    utility: float | None = None  # expected, 0 to 100, where minimum Bayes risk decided
-
-
-@dataclass(frozen=True)
-class Translation:
-    """The translations of one line, best first, or samples as drawn; a blank line has one, empty."""
-
-    candidates: tuple[Candidate, ...]
-    parts: int = 1  # more where the line was longer than the model can take
-
-    @property
-    def text(self) -> str:
-        return self.candidates[0].text
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is translated at once: a line, or tokens `first` and following of a line that is too long."""
-
-    line: str
-    line_ids: Sequence[int]
-    first: int
-    ids: Sequence[int]
-
-
-@dataclass(frozen=True)
 class Task:
-    """What is searched for at once: the translation of some tokens, and what is wanted of it."""
+    """What is searched for at once: the translation of some tokens, and what is wanted of it.
+
+    `line`: the text, where the tokens are a whole line.
+    """
 
     ids: Sequence[int]
     wish: Wish | None = None
+    line: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,13 +58,31 @@ class Task:
 Write = Callable[[Sequence[Part], Sequence[Sequence[Hypothesis]]], list[list[str]]]
 
 
-class SearchEngine(Protocol):
-    """What may search in our place, such as `nmt.ctranslate2_engine.Engine`; limits as `Translator`'s."""
+@dataclass(frozen=True)
+class Underway:
+    """Lines whose translation has begun."""
 
-    most_source_tokens: int
-    most_target_tokens: int | None
+    translator: Translator
+    parts: Sequence[Part]
+    parts_of: Sequence[range]  # of each line
+    searching: Searching[Task, list[Hypothesis]] | Elsewhere
 
-    def translate_ids(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]: ...
+    def translations(self) -> list[Translation]:
+        """Of each line."""
+        found = self.searching.results(self.translator.look)
+        texts = self.translator.write(self.parts, found)
+        return [
+            self.translator.joining.join(
+                self.parts[span.start : span.stop],
+                found[span.start : span.stop],
+                texts[span.start : span.stop],
+            )
+            for span in self.parts_of
+        ]
+
+    def close(self) -> None:
+        """End the search."""
+        self.searching.close()
 
 
 class Translator:
@@ -128,7 +120,7 @@ class Translator:
         """
         self.look = look
         self.longest_seen = longest_seen
-        self.draws, self.utility = draws, utility
+        self.draws = draws
         self.engine = engine
         self.models = [] if engine is not None else [model, *ensemble]
         self.readers = list(readers) or [tagging(source_tokenizer, search.tag)] * max(1, len(self.models))
@@ -136,11 +128,9 @@ class Translator:
         self.target_tokenizer = target_tokenizer
         self.search = search
         self.n_best = n_best
+        self.joining = Joining(target_tokenizer, utility, n_best)
         self.write = write or self._write
         self.device = torch.device("cpu") if engine is not None else next(model.parameters()).device
-        wrong = check_precision(search.precision, self.device)
-        if wrong is not None:
-            raise UserError(wrong)
         if search.coverage_penalty and not all(m.recorded_a_layer for m in self.models):
             raise UserError(
                 "search.coverage_penalty needs attention over the source, which this model does not have; "
@@ -174,9 +164,10 @@ class Translator:
         draws: Draws | None = None,
         utility: str | None = None,
     ) -> Translator:
-        """From model folders; UserError where an ensemble's models have different target vocabularies, or the
-        beam is wider than one."""
-        beam, vocabulary = (search or loaded.config.search).beam_size, len(loaded.target_tokenizer)
+        """From model folders; UserError where an ensemble's models do not go together, or the beam is wider
+        than the vocabulary."""
+        search = search or loaded.config.search
+        beam, vocabulary = search.beam_size, len(loaded.target_tokenizer)
         if beam > vocabulary:
             raise UserError(
                 f"a beam of {beam:,} is more than the {vocabulary:,} tokens of the vocabulary; lower it"
@@ -185,10 +176,10 @@ class Translator:
             loaded.model,
             loaded.source_tokenizer,
             loaded.target_tokenizer,
-            search or loaded.config.search,
+            search,
             n_best=n_best,
             ensemble=[other.model for other in ensemble],
-            readers=readers_of([loaded, *ensemble], (search or loaded.config.search).tag),
+            readers=readers_of([loaded, *ensemble], search.tag, one_source=search.coverage_penalty > 0),
             write=write,
             engine=engine,
             draws=draws,
@@ -197,20 +188,22 @@ class Translator:
         )
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
-        """One translation for each line, in order. Lines are taken `CHUNK_LINES` at a time."""
-        chunk: list[str] = []
-        for line in lines:
-            chunk.append(line)
-            if len(chunk) == CHUNK_LINES:
-                yield from self.translate_all(chunk)
-                chunk = []
-        yield from self.translate_all(chunk)
+        """One translation for each line, in order. Lines are taken `CHUNK_LINES` at a time, once ahead."""
+        iterator = iter(lines)
+        chunks = iter(lambda: list(itertools.islice(iterator, CHUNK_LINES)), [])
+        with closing(one_ahead(map(self.begin, chunks))) as works:
+            for begun in works:
+                yield from begun.translations()
 
     def translate_all(self, lines: Sequence[str], wishes: Sequence[Wish] | None = None) -> list[Translation]:
         """Translate lines together, in batches of similar length.
 
         `wishes`: what is wanted of each; of a blank line nothing. UserError where it cannot be had.
         """
+        return self.begin(lines, wishes).translations()
+
+    def begin(self, lines: Sequence[str], wishes: Sequence[Wish] | None = None) -> Underway:
+        """As `translate_all`, to be ended by `Underway.translations`; searches on several cores begin."""
         parts: list[Part] = []
         wish_of: list[Wish | None] = []
         parts_of: list[range] = []
@@ -220,24 +213,29 @@ class Translator:
             if line.strip() and ids:
                 first = 0
                 wish = wishes[number] if wishes else None
-                for part in self.parts_of(ids, wish):
+                for part in self.parts_of(ids, wish, line):
                     parts.append(Part(line, ids, first, part))
                     first += len(part)
             parts_of.append(range(begin, len(parts)))
             wish_of += wishes[number].of_parts(len(parts) - begin) if wishes else [None] * len(parts_of[-1])
-        found = self.translate_ids([part.ids for part in parts], wish_of)
-        texts = self.write(parts, found)
-        return [
-            self._join(
-                parts[span.start : span.stop], found[span.start : span.stop], texts[span.start : span.stop]
-            )
-            for span in parts_of
-        ]
+        whole = [part.line if len(part.ids) == len(part.line_ids) else None for part in parts]
+        return Underway(self, parts, parts_of, self._begin([part.ids for part in parts], wish_of, whole))
 
-    def parts_of(self, ids: Sequence[int], wish: Wish | None = None) -> list[list[int]]:
-        """A line as it is translated: whole, or in parts that are."""
+    def parts_of(
+        self, ids: Sequence[int], wish: Wish | None = None, line: str | None = None
+    ) -> list[list[int]]:
+        """A line as it is translated: whole, or in parts that are. `line` is its text."""
         seen = None if wish is not None and wish.of_whole_line else self.longest_seen
-        return split_long(ids, self.source_tokenizer, self.most_source_tokens, seen)
+        parts = split_long(ids, self.source_tokenizer, self.most_source_tokens, seen)
+        whole = line if len(parts) == 1 else None
+        return [readable for part in parts for readable in self._readable(part, whole)]
+
+    def _readable(self, ids: list[int], line: str | None = None) -> list[list[int]]:
+        """A part, cut until each model has positions for its own tokens of it."""
+        if all(reader.fits(ids, line) for reader in self.readers):
+            return [ids]
+        smaller = split_long(ids, self.source_tokenizer, (len(ids) + 1) // 2)
+        return [readable for part in smaller for readable in self._readable(part)]
 
     def translate_ids(
         self, sources: Sequence[Sequence[int]], wishes: Sequence[Wish | None] | None = None
@@ -246,17 +244,25 @@ class Translator:
 
         `wishes`: what is wanted of each; only beam search knows of them.
         """
+        return self._begin(sources, wishes).results(self.look)
+
+    def _begin(
+        self,
+        sources: Sequence[Sequence[int]],
+        wishes: Sequence[Wish | None] | None,
+        lines: Sequence[str | None] | None = None,
+    ) -> Searching[Task, list[Hypothesis]] | Elsewhere:
         if self.engine is not None:
-            return self.engine.translate_ids([self.readers[0](ids) for ids in sources])
-        tasks = [Task(*pair) for pair in zip(sources, wishes or [None] * len(sources), strict=True)]
-        _ = self._decoder  # packed once, here and not in each of the processes that search
-        return search_all(
+            return Elsewhere(self.engine, [self.readers[0](ids) for ids in sources])
+        nothing = [None] * len(sources)
+        tasks = [Task(*task) for task in zip(sources, wishes or nothing, lines or nothing, strict=True)]
+        self.prepare()  # once, here and not in each of the processes that search
+        return Searching(
             self._search,
             tasks,
             batch_tokens=None if self.search.batch_tokens == "auto" else self.search.batch_tokens,
             device=self.device,
             model=self.models[0],
-            look=self.look,
         )
 
     def longest(self, source_tokens: int) -> int:
@@ -269,10 +275,22 @@ class Translator:
         least = int(self.search.min_length_factor * (source_tokens + 1)) + self.search.min_length_offset
         return max(1, min(least, self.longest(source_tokens)))
 
+    def prepare(self) -> None:
+        """Lay the models out for search, as the first search would.
+
+        Raises:
+            UserError: the device cannot search in this precision.
+        """
+        if self.engine is None:
+            _ = self._decoder
+
     @cached_property
     def _decoder(self) -> Decoder:
         """The models as they are searched with."""
         search = self.search
+        wrong = check_precision(search.precision, self.device)
+        if wrong is not None:
+            raise UserError(wrong)
         return Decoder(
             [for_search(m, search.precision, recording=search.coverage_penalty > 0) for m in self.models],
             self.readers,
@@ -295,7 +313,12 @@ class Translator:
         decoder = self._decoder
 
         def start(indices: list[int]) -> Decoding:
-            return decoder.start([sources[i] for i in indices], attending=coverage is not None)
+            return decoder.start(
+                [sources[i] for i in indices],
+                [tasks[i].line for i in indices],
+                attending=coverage is not None,
+                tagged=bool(self.search.tag),
+            )
 
         if self.draws is None:
             beam = Beam(
@@ -371,45 +394,3 @@ class Translator:
 
     def _write(self, parts: Sequence[Part], found: Sequence[Sequence[Hypothesis]]) -> list[list[str]]:
         return [[self.target_tokenizer.decode(hypothesis.tokens) for hypothesis in part] for part in found]
-
-    def _join(
-        self,
-        sources: Sequence[Part],
-        parts: Sequence[Sequence[Hypothesis]],
-        texts: Sequence[Sequence[str]],
-    ) -> Translation:
-        """The line's translation from the hypotheses of its parts; the n-th best joins the n-th bests."""
-        if not parts:
-            return self._ranked(Translation((Candidate("", 0.0, 0.0, ()),)))
-        candidates = []
-        for rank in range(max(map(len, parts))):
-            ranks = [min(rank, len(part) - 1) for part in parts]
-            chosen = [part[place] for part, place in zip(parts, ranks, strict=True)]
-            candidates.append(
-                Candidate(
-                    _one_line(" ".join(text[place] for text, place in zip(texts, ranks, strict=True))),
-                    sum(hypothesis.score for hypothesis in chosen),
-                    sum(hypothesis.log_probability for hypothesis in chosen),
-                    tuple(p for h in chosen for p in self.target_tokenizer.pieces(h.tokens)),
-                    tuple((len(s.ids), len(h.tokens)) for s, h in zip(sources, chosen, strict=True)),
-                )
-            )
-        return self._ranked(Translation(tuple(candidates), len(parts)))
-
-    def _ranked(self, translation: Translation) -> Translation:
-        """With the n best by expected utility, if that decides; each text once, as its likeliest sample."""
-        if self.utility is None:
-            return translation
-        utilities = expected_utilities([c.text for c in translation.candidates], self.utility)
-        likeliest: dict[str, Candidate] = {}
-        for candidate, expected in zip(translation.candidates, utilities, strict=True):
-            other = likeliest.get(candidate.text)
-            if other is None or candidate.log_probability > other.log_probability:
-                likeliest[candidate.text] = replace(candidate, utility=expected)
-        best = sorted(likeliest.values(), key=lambda c: (-(c.utility or 0.0), -c.log_probability))
-        return replace(translation, candidates=tuple(best[: self.n_best]))
-
-
-def _one_line(text: str) -> str:
-    """Text that a byte token could have broken into lines, as one."""
-    return text.replace("\r", " ").replace("\n", " ")

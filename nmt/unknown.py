@@ -16,7 +16,7 @@ from nmt.data.tokenizer import UNK
 from nmt.errors import UserError
 from nmt.forced import Weights, attention, require_attention
 from nmt.search import Hypothesis
-from nmt.translator import Part
+from nmt.translations import Part
 from nmt.words import shares, split_words, token_spans, word_spans
 
 

@@ -34,7 +34,7 @@ from nmt.models import build_model
 from nmt.search import Hypothesis
 from nmt.symmetrize import METHODS
 from nmt.text_alignment import Alignment, Seen, align_text, choose_by_agreement, symmetric
-from nmt.translator import Part
+from nmt.translations import Part
 from nmt.unknown import UnknownWords, read_dictionary
 from nmt.words import deciding_tokens, shares, split_words, token_spans, word_spans
 

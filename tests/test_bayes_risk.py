@@ -12,7 +12,8 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from nmt import bayes_risk
-from nmt.bayes_risk import UTILITIES, expected_utilities, pairwise
+from nmt.bayes_risk import expected_utilities, pairwise
+from nmt.cli.drawing import UTILITIES
 
 METRICS: dict[str, Any] = {"chrf": CHRF(), "bleu": BLEU(effective_order=True, force=True)}
 WORDS = ["der", "Hund", "sieht", "das", "alte", "Haus", ".", "Häuser", "1,000", "(a)", "don't"]

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.budget import is_out_of_memory, search_all
+from nmt.budget import Searching, is_out_of_memory
 from nmt.errors import UserError
 from nmt.parallel import in_threads
 
@@ -81,7 +81,7 @@ def sources_of(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def run(search: Any, lengths: Sequence[int], batch_tokens: int | None) -> list[str]:
-    return search_all(search, sources_of(lengths), batch_tokens=batch_tokens, device=CPU, model=None)
+    return Searching(search, sources_of(lengths), batch_tokens=batch_tokens, device=CPU, model=None).results()
 
 
 def results_of(lengths: Sequence[int]) -> list[str]:
@@ -150,7 +150,7 @@ def test_who_looks_may_end_the_search(monkeypatch: pytest.MonkeyPatch, cores: in
 
     tasks = sources_of([3] * 200)
     with pytest.raises(Enough):
-        search_all(search, tasks, batch_tokens=100, device=CPU, model=None, look=look)
+        Searching(search, tasks, batch_tokens=100, device=CPU, model=None).results(look)
     assert 6 <= len(looked) <= 5 + cores
     assert set(looked) == {os.getpid()}
 
@@ -329,12 +329,28 @@ def test_threads_are_given_back_after_an_error(threads: int) -> None:
     assert in_threads([]) == []
 
 
+def test_a_process_that_dies_when_its_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All results are there: there is nothing to be searched again."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    parent = os.getpid()
+
+    def search(sources: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[int, int]]:
+        assert os.getpid() != parent
+        for place, source in enumerate(sources):
+            yield place, len(source)
+        os._exit(9)
+
+    lengths = [1 + i % 9 for i in range(200)]
+    found = Searching(search, sources_of(lengths), batch_tokens=None, device=CPU, model=None).results()
+    assert found == lengths
+
+
 def test_more_cores_than_there_are_lines_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process for each hundred lines, and no threads, which would wait for each other."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     shares: list[int] = []
 
-    def in_processes(tasks: Sequence[Callable[[], Iterator[Any]]]) -> Iterator[tuple[int, Any]]:
+    def copies(tasks: Sequence[Callable[[], Iterator[Any]]]) -> Iterator[tuple[int, Any]]:
         for number, task in enumerate(tasks):
             found = list(task())
             shares.append(len(found))
@@ -344,8 +360,8 @@ def test_more_cores_than_there_are_lines_for(monkeypatch: pytest.MonkeyPatch) ->
         for place, source in enumerate(sources):
             yield place, len(source)
 
-    monkeypatch.setattr("nmt.budget.in_processes", in_processes)
+    monkeypatch.setattr("nmt.budget.Copies", copies)
     lengths = [1 + i % 9 for i in range(1000)]
-    found = search_all(search, sources_of(lengths), batch_tokens=None, device=CPU, model=None)
+    found = Searching(search, sources_of(lengths), batch_tokens=None, device=CPU, model=None).results()
     assert found == lengths
     assert shares == [100] * 10

@@ -34,7 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.model_config": set(),
     "nmt.training_config": {"nmt.model_config", "nmt.presets"},
     "nmt.config": {"nmt.model_config", "nmt.training_config"},
-    "nmt.config_file": {"nmt.config", "nmt.model_config", "nmt.errors", "nmt.presets"},
+    "nmt.idle": {"nmt.config"},
+    "nmt.config_file": {"nmt.config", "nmt.idle", "nmt.model_config", "nmt.errors", "nmt.presets"},
     # Text -> batches. Only preparation knows the configuration.
     "nmt.data": set(),
     "nmt.data.*": {"nmt.data.*", "nmt.errors", "nmt.files"},
@@ -65,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.evaluation": {"nmt.errors", "nmt.metric_set"},
     "nmt.significance": {"nmt.evaluation", "nmt.metric_set"},
     "nmt.resampling": {"nmt.evaluation", "nmt.metric_set"},
-    "nmt.breakdown": {"nmt.evaluation", "nmt.metric_set", "nmt.resampling"},
+    "nmt.breakdown": {"nmt.data.*", "nmt.evaluation", "nmt.metric_set", "nmt.resampling"},
     "nmt.sentences": {"nmt.breakdown", "nmt.metric_set"},
     "nmt.comet": {"nmt.errors"},
     "nmt.assessment": {
@@ -116,15 +117,17 @@ ALLOWED: dict[str, set[str]] = {
         "nmt.models",
         "nmt.search",
         "nmt.models.fast",
-        "nmt.bayes_risk",
+        "nmt.parallel",
         "nmt.beam",
         "nmt.budget",
         "nmt.decoding",
-        "nmt.ensemble",
+        *("nmt.elsewhere", "nmt.ensemble"),
         *("nmt.constraints", "nmt.coverage", "nmt.patterns"),
         "nmt.kernels",
-        *("nmt.long_sentences", "nmt.replay", "nmt.sampling"),
+        *("nmt.long_sentences", "nmt.replay", "nmt.sampling", "nmt.translations"),
     },
+    "nmt.translations": {"nmt.bayes_risk", "nmt.data.*", "nmt.search"},
+    "nmt.elsewhere": {"nmt.search"},
     "nmt.ensemble": {"nmt.checkpoint", "nmt.data.tokenizer", "nmt.errors"},
     "nmt.forced": {
         "nmt.ensemble",
@@ -161,11 +164,11 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.text_alignment": {"nmt.alignment", "nmt.gold", "nmt.symmetrize"},
     "nmt.unknown": {
         *("nmt.alignment", "nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.search"),
-        *("nmt.forced", "nmt.translator", "nmt.words"),
+        *("nmt.forced", "nmt.translations", "nmt.words"),
     },
     "nmt.records": {
         *("nmt.checkpoint", "nmt.data.*", "nmt.alignment", "nmt.forced"),
-        *("nmt.translator", "nmt.words"),
+        *("nmt.translations", "nmt.words"),
     },
     # Model folders -> another engine
     "nmt.ctranslate2_model": {
@@ -183,7 +186,7 @@ ALLOWED: dict[str, set[str]] = {
     # Batches -> model folders
     "nmt.examples": {"nmt.data.*"},
     "nmt.stream": {"nmt.config", "nmt.data.*", "nmt.errors", "nmt.examples"},
-    "nmt.changes": {"nmt.config", "nmt.config_file", "nmt.training_config"},
+    "nmt.changes": {"nmt.config", "nmt.config_file", "nmt.idle", "nmt.training_config"},
     "nmt.run": {
         *(
             "nmt.changes",
@@ -210,8 +213,8 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.progress": {"nmt.run", "nmt.stream", "nmt.training_config"},
     "nmt.fingerprints": {"nmt.config", "nmt.data.*", "nmt.ranks"},
     "nmt.continuation": {
-        *("nmt.changes", "nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors", "nmt.fingerprints"),
-        *("nmt.progress", "nmt.run", "nmt.training_config"),
+        *("nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors", "nmt.fingerprints", "nmt.progress"),
+        *("nmt.ranks", "nmt.run", "nmt.training_config"),
     },
     "nmt.fine_tuning": {
         *("nmt.checkpoint", "nmt.config", "nmt.config_file", "nmt.continuation", "nmt.data.*", "nmt.errors"),

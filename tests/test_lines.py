@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,28 @@ def test_a_line_is_there_at_once_and_lines_that_wait_come_together(pipe: int) ->
     os.write(pipe, b"ne")
     os.close(pipe)
     assert list(chunks) == [(6, ["half a line"])]
+
+
+def test_whether_more_is_at_hand(pipe: int) -> None:
+    lines = Lines("-")
+    chunks = lines.chunks()
+    os.write(pipe, b"a\n")
+    assert next(chunks) == (1, ["a"])
+    assert not lines.at_hand()
+    os.write(pipe, b"b\n")
+    _wait_until(lines.at_hand)
+    assert next(chunks) == (2, ["b"])
+    assert not lines.at_hand()
+    os.close(pipe)
+    _wait_until(lines.at_hand)  # the end comes without waiting
+    assert list(chunks) == []
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_flood_comes_in_full_chunks(pipe: int) -> None:
@@ -118,4 +140,4 @@ def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
     threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(b"a\nb\n")).start()
     lines = Lines(str(tmp_path / "pipe"), count=True)
     assert lines.total is None
-    assert list(lines.chunks()) == [(1, ["a", "b"])]
+    assert [line for _, chunk in lines.chunks() for line in chunk] == ["a", "b"]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from support import Nmt
+from support import Nmt, prepare_folder
 
 from nmt import __version__
 from nmt.data.corpus import read_lines
@@ -352,3 +354,59 @@ def test_data_synthesize(nmt: Nmt) -> None:
     text = [(nmt.folder / folder / "train.en").read_bytes() for folder in "abc"]
     assert text[0] == text[1] != text[2]
     assert "--train" in nmt.error("data", "synthesize", "--output", "d", "--train", "0")
+
+
+def test_weights_that_are_no_numbers(tiny_run: Path, tmp_path: Path) -> None:
+    """Told by name when the model is loaded, however the file's sum was made to fit."""
+    folder = tmp_path / "model"
+    shutil.copytree((tiny_run / RUN / "best").resolve(), folder)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    name = sorted(weights)[1]
+    weights[name].view(-1)[-1] = float("nan")
+    safetensors.torch.save_file(weights, folder / "model.safetensors")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    content = (folder / "model.safetensors").read_bytes()
+    manifest["files"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    error = Nmt(tmp_path).error("translate", folder, stdin=b"a\n")
+    assert f"model.safetensors: has what is no number (1 tensors, the first is {name})" in error
+
+
+def test_a_precision_for_another_device_is_for_search_alone(nmt: Nmt) -> None:
+    """It is trained, validated and aligned with; only search says that it cannot be had here."""
+    prepare_folder(nmt.folder)
+    short = ("training.max_steps=4", "training.validate_every=2", 'search.precision="float16"')
+    nmt(
+        "train",
+        "tiny.toml",
+        "--set",
+        short[0],
+        "--set",
+        short[1],
+        "--set",
+        short[2],
+        "--set",
+        "training.device=cpu",
+    )
+    test = ("corpus/test.en", "corpus/test.de")
+    assert len(nmt("align", RUN, *test).lines) == 40
+    assert len(nmt("score", RUN, *test).lines) == 40
+    for command in (
+        ["translate", RUN, test[0]],
+        ["evaluate", RUN, "--source", test[0], "--reference", test[1]],
+    ):
+        assert "precision float16 is for GPUs" in nmt.error(*command, "--device", "cpu")
+        nmt(*command, "--device", "cpu", "--precision", "float32")
+
+
+def test_a_standard_input_that_is_closed(tiny_run: Path) -> None:
+    command = [sys.executable, "-P", "-c", "from nmt.cli.main import main; main()", "translate", RUN]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        cwd=tiny_run,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.strip() == "nmt: standard input is closed; name a file"

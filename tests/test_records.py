@@ -15,7 +15,8 @@ from nmt.checkpoint import LoadedModel, load_model
 from nmt.data.tokenizer import EOS
 from nmt.forced import attention
 from nmt.records import Records
-from nmt.translator import Candidate, Translation, Translator
+from nmt.translations import Candidate, Translation
+from nmt.translator import Translator
 
 RUN = "runs/tiny"
 LINES = ["The dog sees the old house.", "", " \u2028 ", "A cat.", "😀 漢字 \0", "word " * 5, "x"]

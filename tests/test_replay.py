@@ -13,6 +13,7 @@ from small_models import TARGET_VOCABULARY, make, prefixes, random_source, trans
 from nmt.beam import Beam, beam_search
 from nmt.data.tokenizer import BOS, EOS, PAD, UNK
 from nmt.decoding import Decoder
+from nmt.ensemble import Reader
 from nmt.models.fast import for_search
 from nmt.models.fixed_state import FixedState
 from nmt.models.transformer_state import TransformerState
@@ -52,7 +53,7 @@ def search(
 ) -> tuple[list[list[Hypothesis]], int]:
     """The hypotheses of sentences of `LENGTHS`, and how many steps were replayed; None: search as ever."""
     device = next(model.parameters()).device
-    decoder = Decoder([model], [lambda ids: ids], ensemble_by="probability", device=device)
+    decoder = Decoder([model], [Reader()], ensemble_by="probability", device=device)
     generator = torch.Generator().manual_seed(3)
     sources = [random_source([n + 1], generator)[0, :-1].tolist() for n in LENGTHS]
     beam = Beam(

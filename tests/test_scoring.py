@@ -233,6 +233,19 @@ def test_damaged_weights_are_told(small: Callable[[str], LoadedModel]) -> None:
         Scorer(loaded).score_texts(["s1"], ["t1"])
 
 
+@pytest.mark.parametrize("options", [{}, {"no_repeat_ngram": 2}, {"beam_groups": 3}, {"beam_size": 1}])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_search_tells_of_damaged_weights(
+    small: Callable[[str], LoadedModel], options: dict[str, Any], value: float
+) -> None:
+    """One number is enough; those that wait in the batch do not wait for ever."""
+    loaded = small(FOUR[0])
+    with torch.no_grad():
+        loaded.model.decoder[1].feed_forward.inner.weight[3, 5] = value
+    with pytest.raises(UserError, match="its weights are damaged"):
+        Translator.of(loaded, SEARCH.model_copy(update=options)).translate_all(["s1 s2", "s3"])
+
+
 # --- tokens as they are written ----------------------------------------------------------------------------
 
 

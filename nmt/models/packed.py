@@ -17,8 +17,6 @@ from torch.nn import functional as F
 from nmt import kernels, products
 from nmt.linear import linear as multiply
 
-PRECISIONS = ("float32", "bfloat16", "int8")
-
 
 class PackedLinear(nn.Module):
     """nn.Linear for inference, its matrix in the order in which it is read.

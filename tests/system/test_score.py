@@ -106,6 +106,8 @@ def test_options_that_shape_scores(tiny_run: Path, tmp_path: Path) -> None:
     assert others != pytest.approx(theirs, abs=1e-2)
     wrong = nmt.error("score", RUN, source, source, "--normalization", "sum")
     assert "normalization" in wrong
+    wrong = nmt.error("score", RUN, source, source, "--ensemble-by", "probability")
+    assert "--ensemble-by is about several models" in wrong
 
 
 def test_text_and_its_tokens(tiny_run: Path) -> None:

@@ -171,6 +171,10 @@ def test_options_that_do_not_go_together(tiny_run: Path, tmp_path: Path) -> None
         message = nmt.error("translate", "no-model", option)
         assert message == f"nmt: {option} does not fit a line of text; add --format jsonl"
     assert "--format xml is not known" in nmt.error("translate", "no-model", "--format", "xml")
+    by = ("--ensemble-by", "probability")
+    assert nmt.error("translate", "no-model", *by).startswith("nmt: --ensemble-by is about several models")
+    groups = nmt.error("translate", RUN, "--diversity", "0.5")
+    assert groups == "nmt: --diversity is between groups of the beam; add --beam-groups, 2 or more"
     for output, message in {
         tmp_path: f"nmt: {tmp_path}: is a folder; name a file with --output",
         tmp_path / "x" / "out": f"nmt: {tmp_path}/x/out: its folder does not exist; create it first",

@@ -123,7 +123,8 @@ def begin(options: Options, lines: list[str]) -> None:
     assert options.output is not None
     translating = Translating(options, "cpu", "")
     file = PartialFile(partial_of(options.output), {**translating.settings(), "processes": 1})
-    file.append(translating.translate((1, lines)), lines)
+    ((_, records),) = translating.translate([(1, lines)])
+    file.append(records, lines)
     file.close()
 
 
