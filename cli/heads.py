@@ -102,7 +102,7 @@ def heads(
     table = _Table(found, worth, sort, f"{names}, {_sentences(total)}, {identity}")
     about = {
         "model": str(loaded.folder),
-        "manifest": identity.removeprefix("model:"),
+        "model_hash": identity.removeprefix("model:"),
         "source": source,
         "target": target,
         "references": [str(path) for path in references],

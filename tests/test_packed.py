@@ -16,13 +16,14 @@ from torch.nn import functional as F
 from nmt.beam import Beam, beam_search
 from nmt.decoding import Decoding, log_total
 from nmt.models.fast import for_search
-from nmt.models.packed import PRECISIONS, PackedLinear, can_pack, linear_part, packed
+from nmt.models.packed import PackedLinear, can_pack, linear_part, packed
 from nmt.search import Hypothesis, Sentence
 
 pytestmark = pytest.mark.skipif(
     not can_pack(), reason="this build of torch has no oneDNN with packed weights"
 )
 
+PRECISIONS = ("float32", "bfloat16", "int8")
 SHAPES = [(2, 1), (2, 7), (5, 1), (8, 8), (16, 48), (33, 17), (64, 130)]
 
 

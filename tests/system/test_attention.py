@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -215,13 +214,13 @@ def test_importance(tiny_run: Path, tmp_path: Path) -> None:
     assert lines[-1].startswith("most important: ")
     with_bleu = nmt(*given, "--reference", small[1]).lines[-1]
     assert with_bleu.startswith(f"BLEU with all heads: {found['bleu']:.2f} ({small[1]}, 4 sentences, model:")
-    assert with_bleu.endswith(f"{found['manifest']}; {found['bleu_signature']})")
+    assert with_bleu.endswith(f"{found['model_hash']}; {found['bleu_signature']})")
     assert "|tok:13a|" in found["bleu_signature"]
-    manifest = (tiny_run / RUN / "best/manifest.json").read_bytes()
-    assert found["manifest"] == hashlib.sha256(manifest).hexdigest()[:12]
+    described = json.loads(nmt("info", RUN, "--json").stdout)
+    assert found["model_hash"] == described["model_sha256"][:12]
     nmt(*given, "--output", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert found["manifest"] in page
+    assert found["model_hash"] in page
     # Every head's loss is higher without it, so that every cell of the last column has the colour of harm.
     cells = re.findall(r"<tr>.*?(<td[^>]*>)[^<]*</td></tr>", page)
     assert len(cells) == 6
