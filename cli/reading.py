@@ -40,7 +40,7 @@ class Reading:
             raise UserError(f"--words {self.words} is not known; use blank or punctuation")
         layer, head = f"{self.prefix}layer {self.layer}", f"{self.prefix}head {self.head}"
         if not _is_number(self.layer, "mean", "best"):
-            raise UserError(f"{layer} is not a number from 1, nor best")
+            raise UserError(f"{layer} is not a number from 1, nor mean, nor best")
         if not _is_number(self.head, "mean"):
             raise UserError(f"{head} is not a number from 1, nor mean")
         if self.layer in (None, "mean") and self.head not in (None, "mean"):
@@ -48,7 +48,8 @@ class Reading:
         if self.best and self.head is not None:
             raise UserError("the best view is chosen among all heads; leave out --head")
         if self.best and self.gold is None and not self.two_directions:
-            raise UserError(f"{layer} needs a gold alignment to choose by; add one")
+            either = ", or --reverse MODEL" if self.prefix == "--" else ""
+            raise UserError(f"{layer} needs a gold alignment to choose by; add one{either}")
 
     @property
     def best(self) -> bool:

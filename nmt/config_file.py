@@ -266,7 +266,7 @@ def _suggest(name: str, known: Sequence[str]) -> str:
 
 
 def _line_in(message: str) -> int | None:
-    _, found, rest = message.partition("line ")
+    _, found, rest = message.partition("at line ")
     digits = rest.split(",")[0].split(")")[0].strip()
     return int(digits) if found and digits.isdigit() else None
 

@@ -94,6 +94,10 @@ MISTAKES = {
     "three betas": (DATA + "[training]\nbetas = [0.9, 0.9, 0.9] # HERE\n", ["training.betas"]),
     "one beta": (DATA + "[training]\nbetas = [0.9] # HERE\n", ["training.betas = [0.9]"]),
     "bad TOML": (DATA + "[training]\nseed = # HERE\n", ["not valid TOML: Invalid value"]),
+    "decimal comma": (
+        DATA + "[training]\nlearning_rate = 0,002 # HERE\n",
+        ["not valid TOML: Expected newline"],
+    ),
     "unquoted": (DATA.replace('"en"', "en # HERE"), ["not valid TOML: Invalid value"]),
     "key twice": (DATA + "validation = 'x' # HERE\n", ["not valid TOML: Cannot overwrite a value"]),
     "section twice": (DATA + "[training]\nseed = 1\n[training] # HERE\n", ["not valid TOML: Cannot declare"]),

@@ -214,7 +214,10 @@ def test_what_is_too_long_for_one_direction_is_left_unaligned(both_ways: Nmt, tm
         ("corpus/test.en corpus/test.de --head 1", "--head 1 needs --layer"),
         ("corpus/test.en corpus/test.de --layer 2", "no attention layer 2; leave it out"),
         ("corpus/test.en corpus/test.de --layer 1 --head 3", "no attention head 3; choose 1 to 2"),
-        ("corpus/test.en corpus/test.de --layer first", "--layer first is not a number from 1, nor best"),
+        (
+            "corpus/test.en corpus/test.de --layer first",
+            "--layer first is not a number from 1, nor mean, nor best",
+        ),
         ("corpus/test.en corpus/test.de --layer best", "--layer best needs a gold alignment"),
         ("corpus/test.en corpus/test.de --best", "needs a gold alignment"),
         ("corpus/test.en corpus/test.de --best --layer 1", "--best chooses the layer; leave out --layer 1"),
