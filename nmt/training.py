@@ -41,7 +41,7 @@ from nmt.preflight import preflight
 from nmt.progress import Outcome, Progress
 from nmt.ranks import ALONE, Ranks
 from nmt.resources import check_epoch, check_share, peak_memory, take_device, with_workers
-from nmt.run import Run
+from nmt.run import Run, sign
 from nmt.stream import Stream
 from nmt.tensorboard import Board
 from nmt.validation import Validation
@@ -297,7 +297,11 @@ class Trainer:
             )
         if not math.isfinite(scores["loss"]):
             raise self.nonfinite.error(f"{progress.step:,}")
-        better = progress.note_scores(scores, settings.metric)
+        score = scores[settings.metric]
+        better = progress.best_score is None or sign(settings.metric) * (score - progress.best_score) > 0
+        if better:
+            progress.best_score, progress.best_step = score, progress.step
+        progress.validations_since_best = 0 if better else progress.validations_since_best + 1
         self.keeper.log(
             progress,
             {
