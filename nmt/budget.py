@@ -17,8 +17,10 @@ Result = TypeVar("Result")
 # From sources, longest first, and source tokens a batch to each source's index and result, when it is found.
 SearchFor = Callable[[Sequence[Source], int], Iterator[tuple[int, Result]]]
 
-# Source tokens that a core searches together where nothing is asked for: what it works on stays in its cache.
-_TOKENS_A_CORE = 1024
+# Source tokens that a core searches together where nothing is asked for. A step's work grows with the width's
+# square and what begins it does not: of narrow models more, of wide ones so few that they stay in the cache.
+_TOKENS_A_CORE, _MOST_TOKENS_A_CORE = 1024, 4096
+_WORK_A_CORE = 2**28  # tokens x width x width
 # Fewer sentences than these, and one search with all cores is as fast.
 _SENTENCES_A_WORKER = 16
 # From so many on a process of its own is worth its start, some hundredths of a second.
@@ -147,7 +149,8 @@ def _workers(count: int, device: torch.device) -> int:
 
 def _fitting(device: torch.device, workers: int, model: Any) -> int:
     if device.type != "cuda":
-        return _TOKENS_A_CORE * workers
+        fitting: int = _WORK_A_CORE // model.embeddings.target.embedding_dim**2
+        return max(_TOKENS_A_CORE, min(fitting, _MOST_TOKENS_A_CORE)) * workers
     free, _ = torch.cuda.mem_get_info(device)
     # Keys and values of the source and, for some five hypotheses, of the target, in every layer; scores.
     numbers = sum(p.size(0) * 12 for p in model.parameters() if p.dim() == 2)

@@ -28,6 +28,7 @@ _SIGNATURES = {
     "nmt_attend_to_source": [
         *(_pointer, _pointer, _int, _int, _pointer, _pointer, _int, _int, _int, _float, _pointer, _pointer)
     ],
+    "nmt_move_rows": [_pointer, _int, _pointer, _int, _pointer, _pointer, _pointer, _int, _int],
     "nmt_attend_additively": [
         *(_pointer, _int, _int, _pointer, _pointer, _pointer, _int, _int, _int, _pointer, _pointer, _pointer)
     ],
@@ -130,6 +131,19 @@ def attend_to_source(
         context_ND.data_ptr(),
     )
     return context_ND
+
+
+def move_rows(x_RLF: Tensor, into_RLF: Tensor, row_N: Tensor, place_N: Tensor, used_N: Tensor) -> None:
+    """The first `used` of L of these rows of x become those in these places of the other buffer.
+
+    Of the same buffer where rows and places ascend and no place is above its row. Indices are int64; L and R
+    may differ.
+    """
+    block = x_RLF.stride(1) * x_RLF.itemsize
+    library().nmt_move_rows(
+        *(x_RLF.data_ptr(), x_RLF.size(1) * block, into_RLF.data_ptr(), into_RLF.size(1) * block),
+        *(row_N.data_ptr(), place_N.data_ptr(), used_N.data_ptr(), len(row_N), block),
+    )
 
 
 def attend_additively(

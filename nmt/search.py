@@ -38,7 +38,7 @@ class SearchState(Protocol):
         """Hypothesis k of the result continues hypothesis beam[b, k] of this state."""
 
     def keep(self, sentences_B: Tensor) -> Self:
-        """The state of some of the sentences, by index; an index may come twice."""
+        """The state of some of the sentences, by index; one that comes again is a place for `put` to fill."""
 
     def put(self, sentences_R: Tensor, other: Self) -> Self:
         """With the sentences of `other`, in order, in the places of these; K is the same."""

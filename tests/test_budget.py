@@ -82,7 +82,9 @@ def sources_of(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def run(search: Any, lengths: Sequence[int], batch_tokens: int | None) -> list[str]:
-    return Searching(search, sources_of(lengths), batch_tokens=batch_tokens, device=CPU, model=None).results()
+    return Searching(
+        search, sources_of(lengths), batch_tokens=batch_tokens, device=CPU, model=of_width(512)
+    ).results()
 
 
 def results_of(lengths: Sequence[int]) -> list[str]:
@@ -330,6 +332,23 @@ def test_threads_are_given_back_after_an_error(threads: int) -> None:
     assert in_threads([]) == []
 
 
+def of_width(width: int) -> Any:
+    return SimpleNamespace(embeddings=SimpleNamespace(target=torch.nn.Embedding(5, width)))
+
+
+@pytest.mark.parametrize(("width", "tokens"), [(32, 4096), (256, 4096), (512, 1024), (1024, 1024)])
+def test_wide_models_search_fewer_sentences_together(width: int, tokens: int) -> None:
+    asked = []
+
+    def search(sources: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[int, int]]:
+        asked.append(tokens)
+        yield from enumerate(map(len, sources))
+
+    sources = sources_of([3] * 9)
+    Searching(search, sources, batch_tokens=None, device=CPU, model=of_width(width)).results()
+    assert asked == [tokens]
+
+
 def test_a_process_that_dies_when_its_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """All results are there: there is nothing to be searched again."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
@@ -343,7 +362,9 @@ def test_a_process_that_dies_when_its_work_is_done(monkeypatch: pytest.MonkeyPat
             os._exit(9)
 
     lengths = [1 + i % 9 for i in range(200)]
-    found = Searching(search, sources_of(lengths), batch_tokens=None, device=CPU, model=None).results()
+    found = Searching(
+        search, sources_of(lengths), batch_tokens=None, device=CPU, model=of_width(128)
+    ).results()
     assert found == lengths
 
 
@@ -364,6 +385,8 @@ def test_more_cores_than_there_are_lines_for(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("nmt.budget.Copies", copies)
     lengths = [1 + i % 9 for i in range(1000)]
-    found = Searching(search, sources_of(lengths), batch_tokens=None, device=CPU, model=None).results()
+    found = Searching(
+        search, sources_of(lengths), batch_tokens=None, device=CPU, model=of_width(128)
+    ).results()
     assert found == lengths
     assert shares == [100] * 10

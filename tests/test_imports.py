@@ -91,6 +91,7 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.models.dropout": {"nmt.kernels", "nmt.products"},
     "nmt.models.packed": {"nmt.kernels", "nmt.linear", "nmt.products"},
     "nmt.models.fast_transformer": {"nmt.models.*", "nmt.kernels", "nmt.products"},
+    "nmt.models.buffers": {"nmt.kernels"},
     "nmt.models.rows": set(),
     "nmt.models.positions": {"nmt.models.dropout"},
     "nmt.models.attention": {

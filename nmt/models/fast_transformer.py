@@ -4,8 +4,8 @@
 values lie in slots, a token after the other, and each hypothesis has the list of its own, so that nothing is
 computed for others and nothing is moved when the beam is reordered.
 
-B sentences, S source length, K hypotheses, N of them live, T capacity in tokens, L = T * K slots, D width,
-F = 2D. Masks are True where attention may look.
+B sentences, R >= B rows of a buffer, S source length, K hypotheses, N of them live, T capacity in tokens,
+L = T * K slots, D width, F = 2D. Masks are True where attention may look.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt import kernels
+from nmt.models.buffers import keep_rows, longer
 from nmt.models.packed import PackedLinear, linear_part
 from nmt.models.rows import Live, put_rows
 from nmt.models.transformer import Transformer
 from nmt.products import Stack, Weights
 
-# Tokens that new buffers have room for.
-_CAPACITY = 32
+# Tokens that new buffers have room for at least. Room that is not used is never touched and costs nothing but
+# addresses: so it is left where it is, until it is so many times what there need be.
+_CAPACITY, _WASTE = 32, 4
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,22 @@ class SourceMemory:
 
     mask_BS: Tensor
     count_B: Tensor
-    layers_BSF: Sequence[Tensor]
+    layers_RSF: Sequence[Tensor]  # the first B rows; what lies beyond a sentence's count does not matter
 
     def keep(self, sentences_B: Tensor) -> SourceMemory:
-        layers = [layer[sentences_B] for layer in self.layers_BSF]
-        return SourceMemory(self.mask_BS[sentences_B], self.count_B[sentences_B], layers)
+        count_B = self.count_B[sentences_B]
+        most = int(count_B.max()) if len(count_B) else 0
+        layers = [keep_rows(layer, sentences_B, count_B, most) for layer in self.layers_RSF]
+        return SourceMemory(self.mask_BS[sentences_B, :most], count_B, layers)
 
     def put(self, sentences_R: Tensor, other: SourceMemory) -> SourceMemory:
-        layers = [
-            put_rows(mine, sentences_R, new, dim=1)
-            for mine, new in zip(self.layers_BSF, other.layers_BSF, strict=True)
-        ]
+        layers = []
+        for mine, new in zip(self.layers_RSF, other.layers_RSF, strict=True):
+            if new.size(1) <= mine.size(1):
+                mine[:, : new.size(1)].index_copy_(0, sentences_R, new)
+                layers.append(mine)
+            else:
+                layers.append(put_rows(mine, sentences_R, new, dim=1))
         mask_BS = put_rows(self.mask_BS, sentences_R, other.mask_BS, dim=1)
         return SourceMemory(mask_BS, self.count_B.index_copy(0, sentences_R, other.count_B), layers)
 
@@ -53,7 +60,7 @@ class SourceMemory:
 class PrefixState:
     """Keys and values of what is decoded, and which of them each hypothesis has come by."""
 
-    layers_BLF: Sequence[Tensor]  # slot t * K + k: token t of what was hypothesis k then
+    layers_RLF: Sequence[Tensor]  # slot t * K + k: token t of what was hypothesis k then; the first B rows
     ancestors_BKT: Tensor  # int32: slots of a hypothesis's tokens
     length_B: Tensor  # tokens of a sentence's hypotheses
     longest: int = 0  # of them
@@ -65,34 +72,33 @@ class PrefixState:
     def keep(self, sentences_B: Tensor) -> PrefixState:
         length_B = self.length_B[sentences_B]
         longest = int(length_B.max()) if len(length_B) else 0
-        slots = longest * self.ancestors_BKT.size(1)
-
-        def kept(layer_BLF: Tensor) -> Tensor:
-            fresh = layer_BLF.new_empty(len(sentences_B), *layer_BLF.shape[1:])
-            fresh[:, :slots] = layer_BLF[:, :slots][sentences_B]
-            return fresh
-
-        layers = [kept(layer) for layer in self.layers_BLF]
-        return PrefixState(layers, self.ancestors_BKT[sentences_B], length_B, longest)
+        hypotheses, capacity = self.ancestors_BKT.shape[1:]
+        enough = max(_CAPACITY, 2 * longest)
+        if self.layers_RLF and len(sentences_B) > len(self.layers_RLF[0]) and capacity > _WASTE * enough:
+            capacity = enough
+        used_B, slots = length_B * hypotheses, capacity * hypotheses
+        layers = [keep_rows(layer, sentences_B, used_B, slots) for layer in self.layers_RLF]
+        return PrefixState(layers, self.ancestors_BKT[sentences_B, :, :capacity], length_B, longest)
 
     def put(self, sentences_R: Tensor, other: PrefixState) -> PrefixState:
         """`other` has decoded nothing, so what stands in its slots does not matter."""
         length_B = self.length_B.index_copy(0, sentences_R, other.length_B)
         return replace(self, length_B=length_B, longest=int(length_B.max()))
 
-    def with_room(self, hypotheses: int, layers: int, width: int, like: Tensor) -> PrefixState:
-        """With buffers that hold one more token."""
+    def with_room(self, hypotheses: int, layers: int, width: int, like: Tensor, expected: int) -> PrefixState:
+        """With buffers that hold one more token, new ones at least `expected`."""
         capacity = self.ancestors_BKT.size(2)
-        if self.layers_BLF and self.longest < capacity:
+        if self.layers_RLF and self.longest < capacity:
             return self
-        capacity = max(_CAPACITY, 2 * capacity)
-        sentences = len(self.length_B)
-        fresh = [like.new_empty((sentences, capacity * hypotheses, 2 * width)) for _ in range(layers)]
-        for layer, before in zip(fresh, self.layers_BLF, strict=False):
-            layer[:, : before.size(1)] = before
+        capacity = max(_CAPACITY, 2 * capacity, expected)
+        sentences, slots = len(self.length_B), capacity * hypotheses
+        if self.layers_RLF:
+            fresh = [longer(layer, self.length_B * hypotheses, slots) for layer in self.layers_RLF]
+        else:
+            fresh = [like.new_empty((sentences, slots, 2 * width)) for _ in range(layers)]
         ancestors_BKT = self.ancestors_BKT.new_zeros((sentences, hypotheses, capacity))
         ancestors_BKT[:, :, : self.ancestors_BKT.size(2)] = self.ancestors_BKT
-        return replace(self, layers_BLF=fresh, ancestors_BKT=ancestors_BKT)
+        return replace(self, layers_RLF=fresh, ancestors_BKT=ancestors_BKT)
 
 
 class FastTransformer:
@@ -139,7 +145,8 @@ class FastTransformer:
         model, live = self.model, Live.among(token_BK, live_N)
         layers: list[Any] = list(model.decoder)
         state = state.with_room(
-            live.hypotheses, len(layers), self.embeddings.target.embedding_dim, self.embeddings.target.weight
+            *(live.hypotheses, len(layers), self.embeddings.target.embedding_dim),
+            *(self.embeddings.target.weight, _expected(memory)),
         )
         place_N = torch.arange(token_BK.numel()) if live_N is None else live_N
         position_N1 = state.length_B[place_N // live.hypotheses, None]
@@ -147,8 +154,8 @@ class FastTransformer:
         x_ND = model.target_positions.at(self.embeddings.target(token_N1), position_N1).squeeze(1)
         if self.stack is not None:
             self.stack.step(
-                *(x_ND, place_N, live.hypotheses, state.length_B, state.layers_BLF, state.ancestors_BKT),
-                *(memory.count_B, memory.layers_BSF),
+                *(x_ND, place_N, live.hypotheses, state.length_B, state.layers_RLF, state.ancestors_BKT),
+                *(memory.count_B, memory.layers_RSF),
             )
             hidden_ND = x_ND
         else:
@@ -162,7 +169,7 @@ class FastTransformer:
     ) -> Tensor:
         """What `Stack.step` does: (N, D) -> (N, D)."""
         layers: list[Any] = list(self.model.decoder)
-        for layer, source_BSF, prefix_BLF in zip(layers, memory.layers_BSF, state.layers_BLF, strict=True):
+        for layer, source_BSF, prefix_BLF in zip(layers, memory.layers_RSF, state.layers_RLF, strict=True):
             projected_NE = layer.self_attention.input(layer.self_residual.enter(x_ND))
             context_ND = kernels.attend_to_prefix(
                 projected_NE,
@@ -188,6 +195,12 @@ class FastTransformer:
     def project(self, hidden: Tensor) -> Tensor:
         """Logits: (..., D) -> (..., V)."""
         return self.embeddings.project(hidden)
+
+
+def _expected(memory: SourceMemory) -> int:
+    """Tokens that most translations of these sources do not exceed."""
+    longest = memory.mask_BS.size(1)
+    return longest + longest // 2 + 8
 
 
 def _stack(model: Transformer) -> Stack | None:

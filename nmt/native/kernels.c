@@ -45,6 +45,17 @@ VERSIONS void nmt_attend_to_source(const float *query, const int64_t *place, int
     }
 }
 
+/* The first used[n] blocks of row rows[n] of one buffer become those of row places[n] of another, or of the same
+ * one where neither of rows and places falls and no place is above its row. Sizes are in bytes. */
+void nmt_move_rows(const char *from, int64_t from_row, char *into, int64_t into_row, const int64_t *rows,
+                   const int64_t *places, const int64_t *used, int64_t count, int64_t block) {
+    for (int64_t n = 0; n < count; n++) {
+        const char *source = from + rows[n] * from_row;
+        char *target = into + places[n] * into_row;
+        if (source != target) memmove(target, source, used[n] * block);
+    }
+}
+
 /* tanh(x), relative error below 1e-6 where it matters: (1 - t) / (1 + t) with t = exp(-2 |x|). */
 INLINE float hyperbolic_tangent(float x) {
     float size = x < 0.0f ? -x : x, t = exponential(-2.0f * size);

@@ -73,7 +73,7 @@ def our_precisions(device: str = "cpu") -> list[str]:
 
 
 class Ours:
-    """With the settings that CTranslate2 has too; batches are those of the model's configuration."""
+    """With the settings that CTranslate2 has too, and the batches that it has where nothing is asked for."""
 
     def __init__(self, spec: Spec):
         import torch
@@ -85,7 +85,7 @@ class Ours:
 
         torch.set_num_threads(spec.threads)
         loaded = load_model(Path(spec.folder), choose_device(spec.device))
-        settings = {"beam_size": spec.beam_size, "precision": spec.precision}
+        settings = {"beam_size": spec.beam_size, "precision": spec.precision, "batch_tokens": "auto"}
         search = supported_search(loaded.config.search).model_copy(update=settings)
         self.translator = Translator.of(loaded, search)
         self.computes = spec.precision
