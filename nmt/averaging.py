@@ -8,7 +8,7 @@ from pathlib import Path
 from nmt.checkpoint import CONFIG
 from nmt.config_file import load_config
 from nmt.errors import UserError
-from nmt.run import METRICS, Checkpoint, list_checkpoints, rank, sign, unreadable_checkpoints
+from nmt.run import METRICS, Checkpoint, find_checkpoints, rank, sign
 
 
 def last_checkpoints(run: Path, count: int) -> list[Checkpoint]:
@@ -48,9 +48,10 @@ def best_checkpoints(run: Path, count: int) -> list[Checkpoint]:
 
 
 def _scheduled(run: Path) -> list[Checkpoint]:
-    for text in unreadable_checkpoints(run).values():
+    found, unreadable = find_checkpoints(run)
+    for text in unreadable.values():
         raise UserError(text)  # it might be one of those asked for
-    return [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.scheduled]
+    return [checkpoint for checkpoint in found if checkpoint.scheduled]
 
 
 def _scores(file: Path, metric: str) -> dict[int, float]:

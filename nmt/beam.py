@@ -265,10 +265,6 @@ class Beam:
 
         What is no number counts as -inf: compared with anything it would neither live nor be done.
         """
-        best_NC, token_NC, end_N1 = self._ranked(rows, scores, live_N)
-        return _number(best_NC), token_NC, _number(end_N1)
-
-    def _ranked(self, rows: Rows, scores: Scores, live_N: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         edited = self.no_repeat_ngram or self.guide is not None
         if not edited and isinstance(scores, Ranked):
             return scores.best(self.beam_size, self.end, self.unwanted)
@@ -289,7 +285,7 @@ class Beam:
                 token_nC = torch.cat((token_nC, further_nE), dim=1)
             best.append(best_nC - total_n1)
             tokens.append(token_nC)
-        return torch.cat(best), torch.cat(tokens), torch.cat(ends)
+        return _number(torch.cat(best)), torch.cat(tokens), _number(torch.cat(ends))
 
     def _edit(self, rows: Rows, scores_nV: Tensor, flat_n: Tensor) -> None:
         """Make what must not come -inf."""

@@ -15,7 +15,7 @@ from nmt.errors import UserError
 from nmt.fingerprints import Row, changed_files, held_out_of, rows_of
 from nmt.progress import Outcome, Progress
 from nmt.ranks import digest
-from nmt.run import Checkpoint, Run, list_checkpoints, unreadable_checkpoints
+from nmt.run import Checkpoint, Run, find_checkpoints, list_checkpoints
 from nmt.training_config import TrainingConfig
 
 
@@ -47,14 +47,14 @@ def read_newest(
         UserError: all are damaged, the corpora or the tokenizer are not those it was trained on, or the
             configuration has training end before it.
     """
-    found = run.checkpoints()
+    found, unreadable = find_checkpoints(run.folder)
     if not found:
         return None
     whole = newest_whole(run.folder)
     newer = {c.folder: damage(c.folder) for c in found if whole is None or c.step > whole.step}
     if whole is None:
         raise UserError(str(newer[found[-1].folder]))
-    texts = {**unreadable_checkpoints(run.folder), **newer}
+    texts = {**unreadable, **newer}
     damaged = []
     for path, text in texts.items():
         run.set_aside(path)

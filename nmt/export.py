@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from nmt.checkpoint import MANIFEST, LoadedModel, find_model, load_model, model_hash, read_manifest
 from nmt.config import Config, ExportConfig, SearchConfig
@@ -24,12 +23,12 @@ from nmt.ctranslate2_model import (
     unsupported,
     write_export,
 )
-from nmt.data.batches import cut, pad
 from nmt.data.corpus import read_lines
 from nmt.data.prepare import read_held_out
-from nmt.data.tokenizer import BOS, EOS, PAD, SPECIAL_IDS
+from nmt.data.tokenizer import EOS, SPECIAL_IDS
 from nmt.errors import UserError
 from nmt.files import new_folder
+from nmt.forced import log_probabilities
 from nmt.long_sentences import split_long
 from nmt.search import length_penalty
 from nmt.translator import Translator
@@ -217,26 +216,11 @@ def _gaps(loaded: LoadedModel, sources: Sequence[Ids], pairs: Sequence[tuple[Ids
     return [abs(a[place] - b[place]) for a, b, place in zip(left, right, first, strict=True)]
 
 
-@torch.inference_mode()
 def _token_log_probabilities(
     loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids]
 ) -> list[list[float]]:
     """Of each target token and of the end of sentence, by force-decoding with our model."""
-    found: list[list[float]] = [[] for _ in sources]
-    longest = np.array([max(len(s), len(t)) + 1 for s, t in zip(sources, targets, strict=True)])
-    order = np.argsort(-longest, kind="stable")
-    model = loaded.model
-    for start, end in cut(longest[order], loaded.config.search.tokens_together):
-        batch = order[start:end].tolist()
-        source_BS = torch.from_numpy(pad([[*sources[i], EOS] for i in batch], PAD))
-        input_BT = torch.from_numpy(pad([[BOS, *targets[i]] for i in batch], PAD))
-        output_BT = torch.from_numpy(pad([[*targets[i], EOS] for i in batch], PAD))
-        hidden_BTD = model.decode(input_BT, model.encode(source_BS, source_BS != PAD))
-        log_probs_BTV = model.project(hidden_BTD).log_softmax(dim=-1)
-        rows = log_probs_BTV.gather(-1, output_BT[:, :, None]).squeeze(-1).tolist()
-        for index, row in zip(batch, rows, strict=True):
-            found[index] = row[: len(targets[index]) + 1]
-    return found
+    return [row.tolist() for row in log_probabilities([loaded], sources, targets, tag="")]
 
 
 def _sample(loaded: LoadedModel, file: Path | None) -> tuple[str, list[list[int]]]:

@@ -110,7 +110,7 @@ class Run:
     def _begin_or_continue(self, config: Config) -> None:
         remove_partial(self.folder)
         remove_partial(self.checkpoints_folder)
-        found, unreadable = _look(self.folder)
+        found, unreadable = find_checkpoints(self.folder)
         if unreadable and not found:
             raise UserError(f"{next(iter(unreadable.values()))}; or begin anew with --restart")
         if not (self.folder / CONFIG).exists() or not found:
@@ -245,15 +245,11 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     Raises:
         UserError: a later nmt wrote one.
     """
-    return _look(folder)[0]
+    return find_checkpoints(folder)[0]
 
 
-def unreadable_checkpoints(folder: Path) -> dict[Path, str]:
-    """The checkpoints whose manifests cannot be read, and why; `list_checkpoints` leaves them out."""
-    return _look(folder)[1]
-
-
-def _look(folder: Path) -> tuple[list[Checkpoint], dict[Path, str]]:
+def find_checkpoints(folder: Path) -> tuple[list[Checkpoint], dict[Path, str]]:
+    """As `list_checkpoints`, and beside them why the manifests of others cannot be read."""
     found, unreadable = [], {}
     for path in sorted((folder / "checkpoints").glob(f"{_PREFIX}*")):
         if not (path / MANIFEST).exists():

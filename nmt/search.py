@@ -58,7 +58,7 @@ class Ranked(Protocol):
 
     def best(self, count: int, end: int, banned: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities (N, count) of the best tokens that are not banned, largest first; these tokens;
-        the log-probability of `end` (N, 1)."""
+        the log-probability of `end` (N, 1). What is no number counts as -inf."""
 
 
 # From the last tokens (B, K), a state and the flat indices b * K + k of the N hypotheses that live (None:

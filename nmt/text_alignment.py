@@ -73,17 +73,6 @@ def choose(seen: Seen, gold: Sequence[Gold] | None) -> Alignment:
     return Alignment(seen.views[best], seen.links[best], seen.too_long, agreements[best], ranking)
 
 
-def align_text(
-    aligner: Aligner,
-    pairs: Sequence[tuple[str, str]],
-    views: Sequence[View] = (View(),),
-    gold: Sequence[Gold] | None = None,
-    tell: Callable[[int], None] = lambda _: None,
-) -> Alignment:
-    """`look`, then `choose`."""
-    return choose(look(aligner, pairs, views, tell), gold)
-
-
 def choose_by_agreement(forward: Seen, backward: Seen) -> tuple[Alignment, Alignment, float]:
     """The views from which two directions of a text agree most, where there is no gold to choose by.
 

@@ -33,7 +33,7 @@ from nmt.gold import Gold, agreement_of
 from nmt.models import build_model
 from nmt.search import Hypothesis
 from nmt.symmetrize import METHODS
-from nmt.text_alignment import Alignment, Seen, align_text, choose_by_agreement, symmetric
+from nmt.text_alignment import Alignment, Seen, choose, choose_by_agreement, look, symmetric
 from nmt.translations import Part
 from nmt.unknown import UnknownWords, read_dictionary
 from nmt.words import deciding_tokens, shares, split_words, token_spans, word_spans
@@ -325,12 +325,12 @@ def test_the_best_view_is_chosen(untrained: Callable[..., LoadedModel]) -> None:
     ]
     found = aligner.align(PAIRS[:20], [View(2, 1)])
     gold = [Gold(frozenset(of[0]), frozenset(of[0])) for of in found if of is not None]
-    best = align_text(aligner, PAIRS[:20], views, gold)
+    best = choose(look(aligner, PAIRS[:20], views), gold)
     assert best.view == View(2, 1)
     assert best.agreement is not None
     assert best.agreement.aer == 0
     assert best.lines == [pharaoh(of[0]) for of in found if of is not None]
-    plain = align_text(aligner, PAIRS[:20], [View(2, 1)])
+    plain = choose(look(aligner, PAIRS[:20], [View(2, 1)]), None)
     assert (plain.lines, plain.agreement, plain.ranking) == (best.lines, None, [])
     rates = [agreement.aer for _, agreement in best.ranking]
     assert rates == sorted(rates)

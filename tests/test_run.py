@@ -17,7 +17,7 @@ from nmt.checkpoint import MANIFEST
 from nmt.config import Config
 from nmt.config_file import load_config, parse_config
 from nmt.errors import UserError
-from nmt.run import METRICS, Run, list_checkpoints, rank, sign, unreadable_checkpoints
+from nmt.run import METRICS, Run, find_checkpoints, list_checkpoints, rank, sign
 
 CONFIG = parse_config(TINY)
 
@@ -162,7 +162,7 @@ def test_a_manifest_that_cannot_be_read_is_no_checkpoint(run: Run, content: str)
     saved_and_kept(run, [5, 6], last=3, best=1, metric="bleu")
     (run.checkpoint_folder(1) / MANIFEST).write_text(content)
     assert steps(run) == [2]
-    assert list(unreadable_checkpoints(run.folder)) == [run.checkpoint_folder(1)]
+    assert list(find_checkpoints(run.folder)[1]) == [run.checkpoint_folder(1)]
     save(run, 3, 7)
     run.keep(last=1, best=1, metric="bleu")
     assert links(run) == {"best": 3, "last": 3}

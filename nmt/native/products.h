@@ -59,9 +59,6 @@ WIDE_INLINE __m512 exponentials(__m512 x) {
     return _mm512_scalef_ps(p, n);
 }
 
-/* Bytes of room that `multiply` needs for int8: rows as bytes and their scales. */
-WIDE_INLINE int64_t room_for_bytes(int64_t rows, int64_t inputs) { return rows * (inputs + 4) + 64; }
-
 WIDE_INLINE void finish(float *y, __m512 sum, const float *bias, int todo, __mmask16 mask) {
     AS_WRITTEN(sum);
     if (bias) sum = _mm512_add_ps(sum, _mm512_loadu_ps(bias));
@@ -149,7 +146,8 @@ WIDE_INLINE float row_as_bytes(const float *x, int64_t width, int64_t padded, ui
         CASE(7, call) CASE(8, call) CASE(9, call) CASE(10, call) CASE(11, call) CASE(12, call) \
     }
 
-/* y (count, outputs) = x (count, width) times the matrix; `room` as `room_for_bytes` says, for int8. */
+/* y (count, outputs) = x (count, width) times the matrix; for int8 `room` has rows as bytes and their
+ * scales: count * (inputs + 4) bytes, and 64. */
 static WIDE __attribute__((noinline, unused)) void multiply(const nmt_matrix *w, const float *x, int64_t count,
                                                             int64_t x_step, float *y, int64_t y_step, int todo,
                                                             uint8_t *room) {
