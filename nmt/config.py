@@ -2,7 +2,8 @@
 
 Every key a user can set stands in one of the classes below, for [model] of `nmt.model_config` and for
 [training] of `nmt.training_config`, with its default and its meaning; `nmt.config_file` reads and writes
-them.
+them. The comment beside a key or directly above it is its documentation: `nmt config` prints it
+(`nmt.config_reference`), so it stands alone.
 """
 
 from __future__ import annotations
@@ -30,31 +31,36 @@ _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 class DataConfig(Section):
     """What to learn from. Paths are prefixes: PREFIX.en and PREFIX.de, plain or .gz, or one .tsv."""
 
-    train: str | tuple[str, ...]
-    validation: str
-    test: str | tuple[str, ...] = ()
-    source_language: str
-    target_language: str
+    train: str | tuple[str, ...]  # a corpus, or several
+    validation: str  # what training is steered by: checkpoints are chosen by their scores on it
+    test: str | tuple[str, ...] = ()  # never trained on or chosen by; `nmt report` scores the first
+    source_language: str  # suffix of the source files, and the language: en
+    target_language: str  # suffix of the target files, and the language: de
     # Of several corpora, one entry each: how often a pair is seen in an epoch, 0 never, 2.5 in turns 2 and 3
-    # times. In its place a temperature T: a corpus of n pairs counts as one of n^(1/T); 1 leaves all as is.
+    # times.
     weights: tuple[Annotated[float, Field(ge=0)], ...] = ()
-    temperature: float = Field(0.0, ge=0)  # the largest corpus is seen once; 0 is off
+    # In place of weights a temperature T: a corpus of n pairs counts as one of n^(1/T), the largest is seen
+    # once; 1 leaves all as is, 0 is off.
+    temperature: float = Field(0.0, ge=0)
     tags: tuple[str, ...] = ()  # one a corpus, such as "<back>", before its source sentences; "" is none
     # Word links of the training text, a file a corpus, "" for one without: lines of "0-0 1-2" as `nmt align`
     # writes them, plain or .gz; training.guided_alignment has attention learn them.
     alignments: str | tuple[str, ...] = ()
-    alignment_words: Literal["blank", "punctuation"] = "blank"  # what ends a word there
+    alignment_words: Literal["blank", "punctuation"] = "blank"  # what ends a word in alignments
     # Processes that prepare and that sample subwords, 0: none beside this one. auto: one a core to prepare,
     # and to sample half as many, at most 4.
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
-    # Training pairs that are dropped; preparation prints how many, and why. Blank sides always are.
-    max_words: int = Field(250, ge=1)
-    max_characters: int = Field(5000, ge=1)
-    max_tokens: int = Field(512, ge=8)  # after tokenization
-    max_ratio: float = Field(9.0, gt=1)  # characters of the longer side over characters of the shorter
-    drop_copies: bool = False  # source equal to target
-    drop_duplicates: bool = False
-    drop_overlap: bool = False  # source line in validation or test
+
+    # What training pairs are dropped for; preparation prints how many, and why. Blank sides always are.
+
+    max_words: int = Field(250, ge=1)  # drops training pairs with a side of more words, which blanks part
+    max_characters: int = Field(5000, ge=1)  # drops training pairs with a side of more characters
+    max_tokens: int = Field(512, ge=8)  # drops training pairs with a side of more tokens
+    # Drops training pairs whose longer side has more than so many times the characters of the shorter.
+    max_ratio: float = Field(9.0, gt=1)
+    drop_copies: bool = False  # drops training pairs whose source is their target
+    drop_duplicates: bool = False  # drops training pairs, both sides, that came before
+    drop_overlap: bool = False  # drops training pairs whose source line is in validation or test too
 
     @model_validator(mode="after")
     def _makes_sense(self) -> DataConfig:
@@ -100,10 +106,10 @@ class DataConfig(Section):
 class TokenizerConfig(Section):
     """SentencePiece. `sampling` segments training text anew each epoch (Kudo 2018; Provilkov 2020)."""
 
-    type: Literal["bpe", "unigram", "word", "char"] = "bpe"
-    vocabulary_size: int = Field(8000, ge=8)
+    type: Literal["bpe", "unigram", "word", "char"] = "bpe"  # bpe and unigram: subwords; word has an <unk>
+    vocabulary_size: int = Field(8000, ge=8)  # entries, of each vocabulary; small corpora may give fewer
     shared: bool = True  # one vocabulary for both languages
-    character_coverage: float = Field(0.9999, ge=0.98, le=1)  # the rest is spelled in bytes
+    character_coverage: float = Field(0.9999, ge=0.98, le=1)  # of characters; the rest is spelled in bytes
     sample_pairs: int = Field(500_000, ge=1)  # it is trained on so many at most, spread over the corpora
     sampling: float = Field(0.0, ge=0, lt=1)  # BPE-dropout rate, or unigram smoothing alpha; 0 is off
 
@@ -122,7 +128,7 @@ class SearchConfig(Section):
     Lengths are in tokens and count the end of sentence.
     """
 
-    beam_size: int = Field(5, ge=1)
+    beam_size: int = Field(5, ge=1)  # hypotheses of a sentence that are followed; 1 is greedy
     length_penalty: float = Field(1.0, ge=0, le=100)  # 0: none; 1: close to the mean log-probability a token
     normalization: Literal["gnmt", "average"] = "gnmt"  # divide by ((5 + n) / 6)^penalty, or by n^penalty
     coverage_penalty: float = Field(0.0, ge=0)  # of source words left out; 0: none
@@ -130,9 +136,9 @@ class SearchConfig(Section):
     beam_groups: int = Field(1, ge=1)  # diverse beam search (Vijayakumar et al. 2018): divides beam_size
     diversity: float = Field(0.5, ge=0)  # what a token costs in a group that another has just taken
     min_length_factor: float = Field(0.0, ge=0)  # shortest translation: factor x source tokens + offset
-    min_length_offset: int = Field(0, ge=0)
+    min_length_offset: int = Field(0, ge=0)  # tokens; see min_length_factor
     max_length_factor: float = Field(1.5, ge=0)  # longest translation: factor x source tokens + offset
-    max_length_offset: int = Field(20, ge=1)
+    max_length_offset: int = Field(20, ge=1)  # tokens; see max_length_factor
     max_source_tokens: int = Field(512, ge=8)  # longer lines are split, translated in parts, rejoined
     # Source tokens a batch, padding counted. auto: what fits the caches of the cores, or a GPU's memory.
     batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -175,8 +181,8 @@ QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
 class ExportConfig(Section):
     """What to write for another engine when training has finished. Nothing unless the section is there."""
 
-    format: Literal["ctranslate2"] = "ctranslate2"
-    quantization: Quantization = "float32"
+    format: Literal["ctranslate2"] = "ctranslate2"  # the engine
+    quantization: Quantization = "float32"  # how weights are kept; what computes with them follows from it
 
 
 class Config(Section):

@@ -18,25 +18,30 @@ Size = Annotated[int, Field(ge=1)]
 class TransformerConfig(Section):
     """Vaswani et al. 2017, "Attention is all you need"."""
 
-    architecture: Literal["transformer"] = "transformer"
-    preset: Literal["tiny", "small", "base", "big", "vaswani2017"] | None = None
-    encoder_layers: Size
-    decoder_layers: Size
-    width: Size
+    architecture: Literal["transformer"] = "transformer"  # which model this is; the other keys follow from it
+    preset: Literal["tiny", "small", "base", "big", "vaswani2017"] | None = (
+        None  # sizes by name: defaults of other keys
+    )
+    encoder_layers: Size  # on the source side
+    decoder_layers: Size  # on the target side
+    width: Size  # of embeddings and of what goes from layer to layer
     feed_forward_width: Size  # inner; swiglu has three matrices of this width, the others two
-    decoder_feed_forward_width: Size | None = None  # None: as feed_forward_width
-    heads: Size
+    decoder_feed_forward_width: Size | None = None  # of the decoder; if not set, as feed_forward_width
+    heads: Size  # of attention, in each layer; divides width
     dropout: Rate  # on every sub-layer's output, before it is added to its input
-    embedding_dropout: Rate | None = None  # None: as dropout
-    attention_dropout: Rate = 0.0  # on the weights
+    embedding_dropout: Rate | None = None  # on embeddings; if not set, as dropout
+    attention_dropout: Rate = 0.0  # on the weights of attention
     activation_dropout: Rate = 0.0  # inside the feed-forward layers
-    norm: Literal["post", "pre"] = "post"  # pre: Xiong et al. 2020
+    norm: Literal["post", "pre"] = "post"  # after each sub-layer, or before it (Xiong et al. 2020)
     norm_type: Literal["layernorm", "rmsnorm"] = "layernorm"  # rmsnorm: Zhang and Sennrich 2019
-    activation: Literal["relu", "gelu", "swiglu"] = "relu"  # Hendrycks and Gimpel 2016; Shazeer 2020
-    # rotary: Su et al. 2021. relative: Shaw, Uszkoreit and Vaswani 2018.
+    # Of the feed-forward layers. gelu: Hendrycks and Gimpel 2016. swiglu: Shazeer 2020.
+    activation: Literal["relu", "gelu", "swiglu"] = "relu"
+    # How the order of tokens is told. rotary: Su et al. 2021. relative: Shaw, Uszkoreit and Vaswani 2018.
     positions: Literal["sinusoidal", "learned", "rotary", "relative"] = "sinusoidal"
-    max_positions: Size = 1024  # size of the learned table
+    max_positions: Size = 1024  # size of the table of learned positions; more than data.max_tokens
     relative_distance: Size = 16  # k of relative positions: longer distances count as k
+    # One matrix for source, target and output, for target and output, or for none; with tokenizer.shared =
+    # false the default is "target".
     tie_embeddings: Literal["all", "target", "none"] = "all"
 
     @model_validator(mode="after")
@@ -70,19 +75,20 @@ def near_divisors(number: int, wanted: int) -> str:
 class RecurrentConfig(Section):
     """Sutskever, Vinyals and Le 2014: LSTM or GRU encoder-decoder without attention."""
 
-    architecture: Literal["recurrent"]
-    preset: Literal["tiny", "small", "sutskever2014"] | None = None
-    cell: Literal["lstm", "gru"] = "lstm"
-    embedding_width: Size
-    hidden_width: Size
+    architecture: Literal["recurrent"]  # which model this is; the other keys follow from it
+    preset: Literal["tiny", "small", "sutskever2014"] | None = None  # sizes by name: defaults of other keys
+    cell: Literal["lstm", "gru"] = "lstm"  # of every layer
+    embedding_width: Size  # of both sides
+    hidden_width: Size  # of a layer's state; the embedding width where embeddings are tied to the output
     layers: Size  # of the encoder, and of the decoder
-    bidirectional: bool = False  # the encoder; each direction has half of hidden_width
+    bidirectional: bool = False  # the encoder reads both ways; each direction has half of hidden_width
     reverse_source: bool = False  # read the source from its last word to its first
-    residual: bool = False  # around each layer from the second on
+    residual: bool = False  # connections around each layer from the second on
     dropout: Rate  # between layers and before the output
-    embedding_dropout: Rate | None = None  # None: as dropout
+    embedding_dropout: Rate | None = None  # on embeddings; if not set, as dropout
+    # One matrix for source, target and output, for target and output, or for none.
     tie_embeddings: Literal["all", "target", "none"] = "none"
-    initialization: Literal["scaled", "paper"] = "scaled"  # paper: uniform in +-0.08
+    initialization: Literal["scaled", "paper"] = "scaled"  # of weights; paper: uniform in +-0.08
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> RecurrentConfig:
@@ -94,17 +100,21 @@ class RecurrentConfig(Section):
 class BahdanauConfig(Section):
     """Bahdanau, Cho and Bengio 2014: bidirectional gated encoder, gated decoder with additive attention."""
 
-    architecture: Literal["bahdanau"]
-    preset: Literal["tiny", "small", "base", "bahdanau2014"] | None = None
-    embedding_width: Size  # m in the paper
-    hidden_width: Size  # n
-    attention_width: Size  # n'
-    maxout_width: Size  # l; the embedding width where embeddings are tied to the output
+    architecture: Literal["bahdanau"]  # which model this is; the other keys follow from it
+    preset: Literal["tiny", "small", "base", "bahdanau2014"] | None = (
+        None  # sizes by name: defaults of other keys
+    )
+    embedding_width: Size  # of both sides; m in the paper
+    hidden_width: Size  # of the decoder's state and of each direction of the encoder; n in the paper
+    attention_width: Size  # of the layer inside attention; n' in the paper
+    # Of the deep output, l in the paper; the embedding width where embeddings are tied to the output.
+    maxout_width: Size
     dropout: Rate  # on the annotations and on the deep output
-    embedding_dropout: Rate | None = None  # None: as dropout
-    attention_dropout: Rate = 0.0  # on the weights
+    embedding_dropout: Rate | None = None  # on embeddings; if not set, as dropout
+    attention_dropout: Rate = 0.0  # on the weights of attention
+    # One matrix for source, target and output, for target and output, or for none.
     tie_embeddings: Literal["all", "target", "none"] = "target"
-    initialization: Literal["scaled", "paper"] = "scaled"  # paper: appendix B.1
+    initialization: Literal["scaled", "paper"] = "scaled"  # of weights; paper: its appendix B.1
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> BahdanauConfig:
@@ -115,26 +125,29 @@ class BahdanauConfig(Section):
 class LuongConfig(Section):
     """Luong, Pham and Manning 2015: attention with the current state, global or local, input feeding."""
 
-    architecture: Literal["luong"]
-    preset: Literal["tiny", "small", "luong2015"] | None = None
-    score: Literal["dot", "general", "concat", "location"] = "general"
+    architecture: Literal["luong"]  # which model this is; the other keys follow from it
+    preset: Literal["tiny", "small", "luong2015"] | None = None  # sizes by name: defaults of other keys
+    score: Literal["dot", "general", "concat", "location"] = "general"  # how well two states fit: eq. 7, 8
+    # Where attention looks: everywhere, around the same place (local-m), or a place foretold (local-p).
     window: Literal["global", "local-m", "local-p"] = "global"
     window_size: Size = 10  # D of the local windows, which see 2 D + 1 words
     max_positions: Size = 1024  # longest source of the location score
-    input_feeding: bool = True
-    cell: Literal["lstm", "gru"] = "lstm"
-    embedding_width: Size
-    hidden_width: Size
-    attentional_width: Size  # of the attentional vector; the embedding width where they are tied
+    input_feeding: bool = True  # the attentional vector goes into the decoder's next step
+    cell: Literal["lstm", "gru"] = "lstm"  # of every layer
+    embedding_width: Size  # of both sides
+    hidden_width: Size  # of a layer's state
+    # Of the attentional vector; the embedding width where embeddings are tied to the output.
+    attentional_width: Size
     layers: Size  # of the encoder, and of the decoder
-    bidirectional: bool = False  # the encoder; each direction has half of hidden_width
+    bidirectional: bool = False  # the encoder reads both ways; each direction has half of hidden_width
     reverse_source: bool = False  # read the source from its last word to its first
-    residual: bool = False  # around each layer from the second on
+    residual: bool = False  # connections around each layer from the second on
     dropout: Rate  # between layers, on the source states and on the attentional vector
-    embedding_dropout: Rate | None = None  # None: as dropout
-    attention_dropout: Rate = 0.0  # on the weights
+    embedding_dropout: Rate | None = None  # on embeddings; if not set, as dropout
+    attention_dropout: Rate = 0.0  # on the weights of attention
+    # One matrix for source, target and output, for target and output, or for none.
     tie_embeddings: Literal["all", "target", "none"] = "target"
-    initialization: Literal["scaled", "paper"] = "scaled"  # paper: uniform in +-0.1
+    initialization: Literal["scaled", "paper"] = "scaled"  # of weights; paper: uniform in +-0.1
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> LuongConfig:
