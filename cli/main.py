@@ -15,6 +15,7 @@ from nmt.cli import (
     align,
     attention,
     average,
+    config,
     data,
     evaluate,
     export,
@@ -40,6 +41,7 @@ app = typer.Typer(
     "or data is wrong; 1 anything unexpected; 130 interrupted; 143 terminated after saving.",
 )
 app.command("init")(init.init)
+app.command("config")(config.config)
 app.command("train")(train.train)
 app.command("translate")(translate.translate)
 app.command("evaluate")(evaluate.evaluate)

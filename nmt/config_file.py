@@ -138,7 +138,7 @@ def _build(
     for name, section in values.items():
         known = [*SECTIONS, "model", *OPTIONAL_SECTIONS]
         if name not in known:
-            raise fail(f"unknown section [{name}]; {_suggest(name, known)}", (name,))
+            raise fail(f"unknown section [{name}]; {suggest(name, known)}", (name,))
         if not isinstance(section, dict):
             raise fail(f"{name} is a section; write [{name}] on a line of its own", (name,))
     if "data" not in values:
@@ -149,7 +149,7 @@ def _build(
     if not isinstance(architecture, str) or architecture not in MODEL_SECTIONS:
         raise fail(
             f"model.architecture = {json.dumps(architecture, default=str)} is not known; "
-            f"{_suggest(str(architecture), list(MODEL_SECTIONS))}",
+            f"{suggest(str(architecture), list(MODEL_SECTIONS))}",
             ("model", "architecture"),
         )
     for name, section in {**values, "model": model}.items():
@@ -166,13 +166,13 @@ def _build(
                     "remove it or change model.architecture",
                     (name, key),
                 )
-            raise fail(f"unknown key {name}.{key}; {_suggest(key, list(fields))}", (name, key))
+            raise fail(f"unknown key {name}.{key}; {suggest(key, list(fields))}", (name, key))
     presets = PRESETS[architecture]
     preset = model.get("preset", DEFAULT_PRESET)
     if not isinstance(preset, str) or preset not in presets:
         raise fail(
             f"model.preset = {json.dumps(preset, default=str)} is not known for {architecture}; "
-            f"{_suggest(str(preset), list(presets))}",
+            f"{suggest(str(preset), list(presets))}",
             ("model", "preset"),
         )
     values["model"] = {**presets[preset], **model, "preset": preset}
@@ -258,7 +258,8 @@ def _expectation(error: Any) -> str:
     return message.replace("Input should be", "it should be").replace("Value should", "it should")
 
 
-def _suggest(name: str, known: Sequence[str]) -> str:
+def suggest(name: str, known: Sequence[str]) -> str:
+    """For the end of an error: the nearest known name, or all of them where none is near."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]}?"
@@ -301,19 +302,20 @@ def dump_config(config: Config) -> str:
         if values is None:  # an optional section that is not there
             continue
         lines.append(f"[{section}]")
-        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+        lines += [f"{key} = {to_toml(value)}" for key, value in values.items() if value is not None]
         lines.append("")
     return "\n".join(lines)
 
 
-def _toml(value: Any) -> str:
+def to_toml(value: Any) -> str:
+    """A value of a key as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return "[" + ", ".join(to_toml(item) for item in value) + "]"
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
@@ -330,4 +332,4 @@ def changed_keys(old: Config, new: Config) -> list[str]:
 
 
 def _show(value: Any) -> str:
-    return "not set" if value is None else _toml(value)
+    return "not set" if value is None else to_toml(value)

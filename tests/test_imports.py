@@ -36,6 +36,9 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.config": {"nmt.model_config", "nmt.training_config"},
     "nmt.idle": {"nmt.config"},
     "nmt.config_file": {"nmt.config", "nmt.idle", "nmt.model_config", "nmt.errors", "nmt.presets"},
+    "nmt.config_reference": {
+        *("nmt.config", "nmt.config_file", "nmt.errors", "nmt.model_config", "nmt.presets"),
+    },
     # Text -> batches. Only preparation knows the configuration.
     "nmt.data": set(),
     "nmt.data.*": {"nmt.data.*", "nmt.errors", "nmt.files"},

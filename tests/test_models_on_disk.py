@@ -23,6 +23,7 @@ from nmt.run import list_checkpoints
 RUN = "runs/tiny"
 COMMANDS = [
     "init",
+    "config",
     "train",
     "translate",
     "evaluate",
