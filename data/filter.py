@@ -61,21 +61,42 @@ def reason_to_drop(source: str, target: str, rules: Filter) -> str | None:
 
 
 class HeldOut:
-    """The source lines of validation and test sets, to find them again in the training text."""
+    """The source lines of validation and test sets, to find them again in the training text.
+
+    Blanks at the ends of a line do not count. Lines are kept as text: looked up, that is faster than hashes,
+    and these sets are small.
+    """
 
     def __init__(self) -> None:
-        self._places: dict[int, str] = {}
+        self._numbers: dict[str, int] = {}
+        self._places: list[str] = []  # by number
+        self._sets: list[tuple[str, int, list[int]]] = []  # name, lines, the numbers of those with text
 
     def add(self, name: str | Path, pairs: Iterable[tuple[str, str]]) -> HeldOut:
         """Take in the pairs of one set; `name` is what places are called after. Returns itself."""
-        for number, (source, _) in enumerate(pairs, start=1):
-            if source.strip():
-                self._places.setdefault(_hash(source.strip()), f"{name}:{number}")
+        line, numbers = 0, []
+        for line, (source, _) in enumerate(pairs, start=1):
+            if text := source.strip():
+                number = self._numbers.setdefault(text, len(self._places))
+                numbers.append(number)
+                if number == len(self._places):
+                    self._places.append(f"{name}:{line}")
+        self._sets.append((str(name), line, numbers))
         return self
+
+    def number(self, source: str) -> int | None:
+        """By what this source line is known, if it is one of them."""
+        return self._numbers.get(source.strip())
 
     def find(self, source: str) -> str | None:
         """Where this source line stands, as ``name:line``."""
-        return self._places.get(_hash(source.strip())) if self._places else None
+        number = self.number(source)
+        return None if number is None else self._places[number]
+
+    def counts(self, numbers: Iterable[int]) -> list[tuple[str, int, int]]:
+        """Of each set its name, how many of its lines have one of these numbers, and its lines."""
+        wanted = set(numbers)
+        return [(name, sum(n in wanted for n in mine), lines) for name, lines, mine in self._sets]
 
 
 class Dropper:

@@ -45,6 +45,8 @@ from nmt.files import lock, publish, remove_partial, write_file
 
 _SUMS = "sums.json"
 _UNFINISHED = ".unfinished"
+# Held-out lines whose source is in the training text too: fewer, or a smaller share, are not worth a warning.
+_NOTABLE_LINES, _NOTABLE_SHARE = 5, 0.01
 # Keys that change no token.
 _SHAPELESS = {
     "train",
@@ -63,6 +65,7 @@ def prepare(
     root: Path,
     tell: Callable[[str], None] = lambda _: None,
     *,
+    warn: Callable[[str], None] = lambda _: None,
     check: Callable[[list[dict[str, str]]], None] = lambda _: None,
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None,
 ) -> TrainingData:
@@ -71,6 +74,7 @@ def prepare(
     Args:
         root: the folder of prepared folders.
         tell: called with a line of text when something slow begins.
+        warn: called with a line of text that is worth reading, when a corpus is prepared.
         check: called with "file" and "sha256" of the training files before anything slow begins; may raise.
         tokenizers: of source and target, to use in place of new ones.
 
@@ -103,7 +107,7 @@ def prepare(
             unfinished.mkdir(exist_ok=True)
             try:
                 if not (unfinished / MANIFEST).exists():
-                    _build(config, sums, unfinished, tell, tokenizers)
+                    _build(config, sums, unfinished, tell, warn, tokenizers)
                 if stamps != [stamp_of(file) for file in files]:
                     raise UserError(
                         "the corpus was changed while it was prepared; run the command again",
@@ -194,6 +198,7 @@ def _build(
     sums: dict[str, str],
     folder: Path,
     tell: Callable[[str], None],
+    warn: Callable[[str], None],
     tokenizers: tuple[Tokenizer, Tokenizer] | None,
 ) -> None:
     data = config.data
@@ -201,7 +206,11 @@ def _build(
     workers = _workers(data, sums)
     links = link_files(data)
     tell("reading the training corpus")
-    found = scan(data.train_prefixes, languages, _scanner(data), folder, workers=workers, links=links)
+    held_out = _held_out(data)
+    scanner = _scanner(data, held_out)
+    found = scan(data.train_prefixes, languages, scanner, folder, workers=workers, links=links)
+    if overlap := _overlap_of(held_out.counts(found.overlap)):
+        warn(overlap)
     kept, dropped = found.kept, found.drop_table()
     if not kept:
         reasons = ", ".join(f"{row.count:,} {row.reason}" for row in dropped)
@@ -288,7 +297,30 @@ def _workers(data: DataConfig, sums: Iterable[str]) -> int:
     return 0 if small or cores() == 1 else cores()
 
 
-def _scanner(data: DataConfig) -> Scanner:
+def _held_out(data: DataConfig) -> HeldOut:
+    """The validation set, then the test sets."""
+    held_out = HeldOut()
+    for prefix in [data.validation, *data.test_prefixes]:
+        held_out.add(prefix, read_held_out(data, prefix))
+    return held_out
+
+
+def _overlap_of(counts: Sequence[tuple[str, int, int]]) -> str:
+    """A warning of held-out sets whose sources are trained on; "" where these are few."""
+    notable = [
+        f"{found:,} of {lines:,} lines of {'data.test' if place else 'data.validation'} ({name})"
+        for place, (name, found, lines) in enumerate(counts)
+        if found >= _NOTABLE_LINES and found >= _NOTABLE_SHARE * lines
+    ]
+    if not notable:
+        return ""
+    return (
+        f"{' and '.join(notable)} have their source in the training text too, and scores there are better "
+        "than on new text; data.drop_overlap = true leaves such pairs out of training"
+    )
+
+
+def _scanner(data: DataConfig, held_out: HeldOut) -> Scanner:
     rules = Filter(
         max_words=data.max_words,
         max_characters=data.max_characters,
@@ -297,10 +329,6 @@ def _scanner(data: DataConfig) -> Scanner:
         drop_duplicates=data.drop_duplicates,
         drop_overlap=data.drop_overlap,
     )
-    held_out = HeldOut()
-    if data.drop_overlap:
-        for prefix in [data.validation, *data.test_prefixes]:
-            held_out.add(prefix, read_held_out(data, prefix))
     return Scanner(rules, held_out, data.alignment_words)
 
 

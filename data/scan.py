@@ -23,13 +23,14 @@ from nmt.data.unfinished import Growing
 MOST_PLACES = 5  # lines named for each reason to drop
 KEPT = 0
 CODES = {reason: code for code, reason in enumerate(Dropper.REASONS, start=1)}
-_VERDICTS, _HASHES = "verdicts", "hashes"
+_VERDICTS, _HASHES, _OVERLAP = "verdicts", "hashes", "overlap"
 _SORTED = 1 << 21  # hashes sorted at a time, about
 _CHUNK = 1 << 20
 
 
 class Scanner:
-    """The task of a worker: verdicts on the pairs of a block, and hashes of those it would keep."""
+    """The task of a worker: verdicts on the pairs of a block; of those it would keep hashes, and which
+    held-out lines they have."""
 
     def __init__(self, rules: Filter, held_out: HeldOut, link_words: str = "blank"):
         """`link_words`: what ends a word in links, which are checked where a block has some."""
@@ -37,23 +38,33 @@ class Scanner:
         self._held_out = held_out
         self._link_words = link_words
 
-    def __call__(self, block: Block) -> tuple[int, bytes, bytes]:
-        """The corpus, a byte a pair, and 8 bytes a pair that no rule drops if duplicates are to be found."""
+    def __call__(self, block: Block) -> tuple[int, bytes, bytes, bytes]:
+        """The corpus, a byte a pair, 8 bytes a pair that no rule drops if duplicates are to be found, and 4
+        bytes a held-out line that is the source of such a pair."""
         rules = self._rules
         verdicts = bytearray()
         hashes = []
+        overlap = set()
         sides = block.sides()
         if block.links is not None:
             for number, (line, *pair) in enumerate(zip(block.link_lines(), *sides, strict=True), block.first):
                 parse_links(line, *pair, words=self._link_words, file=block.links_file, number=number)
         for source, target in zip(*sides, strict=True):
             reason = reason_to_drop(source, target, rules)
-            if reason is None and rules.drop_overlap and self._held_out.find(source):
-                reason = "overlap"
+            if reason is None and (known := self._held_out.number(source)) is not None:
+                if rules.drop_overlap:
+                    reason = "overlap"
+                else:
+                    overlap.add(known)
             verdicts.append(KEPT if reason is None else CODES[reason])
             if reason is None and rules.drop_duplicates:
                 hashes.append(pair_hash(source, target))
-        return block.corpus, bytes(verdicts), np.array(hashes, dtype=np.uint64).tobytes()
+        return (
+            block.corpus,
+            bytes(verdicts),
+            np.array(hashes, dtype=np.uint64).tobytes(),
+            np.array(sorted(overlap), dtype=np.uint32).tobytes(),
+        )
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,15 @@ class Scan:
     @property
     def kept(self) -> int:
         return sum(int((verdicts == KEPT).sum()) for _, verdicts in self.chunks())
+
+    @property
+    def overlap(self) -> list[int]:
+        """Numbers of the held-out lines (`HeldOut.number`) that are the source of a pair that is kept."""
+        found: set[int] = set()
+        with (self.folder / _OVERLAP).open("rb") as file:
+            while chunk := file.read(4 * _CHUNK):
+                found.update(np.unique(np.frombuffer(chunk, dtype=np.uint32)).tolist())
+        return sorted(found)
 
     def place(self, pair: int) -> str:
         """``corpus:line`` of a pair."""
@@ -120,14 +140,15 @@ def scan(
     Raises:
         UserError: as `nmt.data.corpus.read_parallel`; word links are not those of the text.
     """
-    with Growing(folder, "scan", [_VERDICTS, _HASHES]) as growing:
+    with Growing(folder, "scan", [_VERDICTS, _HASHES, _OVERLAP]) as growing:
         state: dict[str, Any] = growing.state or {"blocks": 0, "lines": [0] * len(prefixes), "done": False}
         if not state["done"]:
             blocks = read_blocks(prefixes, *languages, skip=state["blocks"], links=links)
             with Pool(scanner, workers) as pool:
-                for corpus, verdicts, hashes in pool.map(blocks):
+                for corpus, verdicts, hashes, overlap in pool.map(blocks):
                     growing.write(_VERDICTS, verdicts)
                     growing.write(_HASHES, hashes)
+                    growing.write(_OVERLAP, overlap)
                     state["blocks"] += 1
                     state["lines"][corpus] += len(verdicts)
                     growing.done(state)

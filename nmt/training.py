@@ -98,6 +98,7 @@ class Trainer:
                 config,
                 run.folder.parent / ".prepared",
                 lambda text: self.observe({"event": "status", "text": text}),
+                warn=lambda text: self.observe({"event": "warning", "text": text}),
                 check=self._check_files,
                 tokenizers=tokenizers,
             )
