@@ -12,6 +12,7 @@ import typer
 from nmt.cli import output as out
 from nmt.cli.outputs import packed
 from nmt.cli.reading import Reading
+from nmt.cli.usage import check_order
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def align(
         return
     if model is None or source is None or target is None:
         raise UserError("give MODEL SOURCE TARGET, or links with --forward FILE")
+    check_order("align", model, source)
     backward_reading = replace(
         reading,
         layer=layer if reverse_layer is None else reverse_layer,

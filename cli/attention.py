@@ -10,6 +10,7 @@ import typer
 
 from nmt.cli import output as out
 from nmt.cli.outputs import check_new
+from nmt.cli.usage import check_order
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def attention(
 
     if output.suffix not in (".html", *FORMATS):
         raise UserError(f"--output {output}: the format is not known; use .html, .png, .svg or .pdf")
+    check_order("attention", model, source)
     view = _View(kind, layer, head)
     page = output.suffix == ".html"
     text = Text(source, target, line if page else line or 1, max_sentences)

@@ -12,6 +12,7 @@ import typer
 from nmt.cli import output as out
 from nmt.cli.attention import Text
 from nmt.cli.outputs import check_new
+from nmt.cli.usage import check_order
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def heads(
     _check_sort(sort, importance, bool(references))
     if output is not None and output.suffix not in (".html", ".png", ".svg", ".pdf"):
         raise UserError(f"--output {output}: the format is not known; use .html, .png, .svg or .pdf")
+    check_order("heads", model, source)
     text = Text(source, target, None, max_sentences)
 
     from nmt.checkpoint import load_model, model_hash

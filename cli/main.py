@@ -28,6 +28,7 @@ from nmt.cli import (
     train,
     translate,
 )
+from nmt.cli.usage import usage_message
 from nmt.errors import InterruptedRun, UserError
 
 app = typer.Typer(
@@ -115,7 +116,7 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         if "out of memory" in str(error) or "can't allocate memory" in str(error):  # torch's own errors
             return _say("out of memory; lower training.batch_tokens or --batch-tokens", 1, debug)
         if hasattr(error, "format_message"):  # the command line itself is wrong
-            return _say(f"{_one_line(error.format_message())}; see nmt --help", 2, debug)
+            return _say(usage_message(error), 2, debug)
         if type(error).__name__ == "Abort":
             return _say("interrupted", 130, debug)
         text = _one_line(f"{type(error).__name__}: {error}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nmt.cli import output as out
+from nmt.cli.usage import check_order
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def score(
     for option, value in (("--format", format), ("--target-format", target_format or "text")):
         if value not in ("text", "jsonl"):
             raise UserError(f"{option} {value} is not known; use text or jsonl")
+    check_order("score", model, source)
     is_jsonl = target.endswith(JSONL) if target_format is None else target_format == "jsonl"
     pairs = Pairs(source, target, is_jsonl)  # before the model: what is wrong with the files is told at once
     if output is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nmt.cli import output as out
+from nmt.cli.usage import check_order
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def translate(
     from nmt.cli.translation import Options, Translating
     from nmt.partial import partial_of
 
+    check_order("translate", model, source)
     options = Options(
         model=model,
         source=source,

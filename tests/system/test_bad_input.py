@@ -143,6 +143,38 @@ def test_unknown_option_and_command(nmt: Nmt) -> None:
     assert "trian" in nmt.error("trian")
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("translate --nonsense", "--nonsense"),
+        ("translate", "'MODEL'; see nmt translate --help"),
+        ("tokenizer encode --nonsense x", "--nonsense"),
+        ("translate M in.txt out.txt", "(out.txt); perhaps you mean --output out.txt; see"),
+        ("score M in.en in.de out.txt", "perhaps you mean --output out.txt; see"),
+        ("train my.toml runs/other", "perhaps you mean --run runs/other; see"),
+        ("evaluate M a.en a.de", "perhaps you mean --source a.en --reference a.de; see"),
+        ("evaluate M a.de --source a.en", "(a.de); perhaps you mean --reference a.de; see"),
+        ("heads M a.en a.de a.html", "perhaps you mean --output a.html; see"),
+        ("info M N", "(N); see nmt info --help"),
+        ("translate M a b c", "(b c); see nmt translate --help"),
+    ],
+)
+def test_help_is_that_of_the_command(nmt: Nmt, given: str, said: str) -> None:
+    text = nmt.error(*given.split())
+    command = " ".join(given.split()[: 2 if given.startswith("tokenizer") else 1])
+    assert said in text
+    assert text.endswith(f"; see nmt {command} --help")
+
+
+@pytest.mark.parametrize("command", ["translate", "score", "align", "attention", "heads"])
+def test_text_before_the_model(nmt: Nmt, command: str) -> None:
+    (nmt.folder / "in.txt").write_text("A dog.\n")
+    (nmt.folder / "runs").mkdir()
+    rest = ["in.txt"] if command in ("score", "align") else []
+    text = nmt.error(command, "in.txt", "runs", *rest)
+    assert text.endswith(f"the model comes first: nmt {command} runs in.txt")
+
+
 # Training
 
 
