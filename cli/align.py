@@ -90,6 +90,7 @@ def align(
     if best and layer not in (None, "best"):
         raise UserError(f"--best chooses the layer; leave out --layer {layer}")
     layer = "best" if best else layer
+    output = out.file_of(output)
     reading = Reading(words, gold, gold_base, layer, head, shift, reverse is not None)
     from nmt.symmetrize import DEFAULT, METHODS
 

@@ -13,7 +13,7 @@ from nmt.errors import UserError
 
 def average(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    output: Annotated[Path, typer.Option(help="Model folder to write.")],
+    output: Annotated[Path, typer.Option(help="Model folder to write; an earlier mean there is replaced.")],
     last: Annotated[
         int | None, typer.Option(min=1, help="How many checkpoints, the latest ones; 5 without --best.")
     ] = None,
@@ -26,14 +26,15 @@ def average(
     from nmt.checkpoint import average as mean
     from nmt.checkpoint import load_model, save_model
 
+    out.refuse_standard_output(output)
     if not run.is_dir():
         raise UserError("is no run folder; name the folder that `nmt train` wrote", file=run)
     if last is not None and best is not None:
         raise UserError("--last and --best choose different checkpoints; give one of them")
     if output.is_symlink() or (output / "training_state.pt").exists():
         raise UserError("is a checkpoint of a run; choose another --output", file=output)
-    if output.exists() and not (output / "manifest.json").exists():
-        raise UserError("exists and is not a model; choose another --output", file=output)
+    if output.exists() and not _replaceable(output):
+        raise UserError("exists and is no mean of checkpoints; choose another --output", file=output)
     chosen = last_checkpoints(run, last or 5) if best is None else best_checkpoints(run, best)
     newest = load_model(chosen[-1].folder)
     manifest = {
@@ -46,3 +47,14 @@ def average(
     weights = mean([checkpoint.folder for checkpoint in chosen])
     save_model(output, weights, newest.config, newest.source_tokenizer, newest.target_tokenizer, manifest)
     out.note(f"{output}: mean of steps {', '.join(f'{c.step:,}' for c in chosen)}")
+
+
+def _replaceable(output: Path) -> bool:
+    """Whether it is an empty folder, or what an earlier `nmt average` wrote there."""
+    from nmt.checkpoint import MANIFEST, read_manifest
+
+    if not output.is_dir():
+        return False
+    if not any(output.iterdir()):
+        return True
+    return (output / MANIFEST).is_file() and bool(read_manifest(output).get("averaged"))

@@ -44,6 +44,8 @@ def get(
     from nmt.data.fetch import fetch
     from nmt.data.registry import load_corpus
 
+    if output is not None:
+        out.refuse_standard_output(output)
     folder = output or Path("corpora") / load_corpus(corpus).name
     last: dict[str, int] = {}
 
@@ -127,6 +129,7 @@ def synthesize(
     """Write the offline corpus: English-German pairs from a grammar, with their word alignment."""
     from nmt.data.synthetic import SPLITS, write_corpus
 
+    out.refuse_standard_output(output)
     sizes = {split: train if split == "train" else held_out for split in SPLITS}
     files = write_corpus(output, seed=seed, sizes=sizes)
     out.note(f"{output}: {len(files)} files, {sum(sizes.values()):,} pairs")

@@ -27,6 +27,7 @@ def export(
     """Write a Transformer for CTranslate2, after translating a sample with both engines."""
     from nmt.config import QUANTIZATIONS
 
+    out.refuse_standard_output(output)
     if format != "ctranslate2":
         raise UserError(f"--format {format} is not known; use ctranslate2")
     if quantization not in QUANTIZATIONS:

@@ -48,6 +48,7 @@ def init(
     )
     from nmt.profile import look
 
+    out.refuse_standard_output(config, "CONFIG.toml")
     named = {"validation": validation, "test": test}
     prefixes = {name: prefix for name, prefix in named.items() if prefix is not None}
     languages = languages_of(source, target, source_language, target_language)

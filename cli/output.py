@@ -19,6 +19,8 @@ from nmt.files import sync_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
+_STANDARD = Path("-")  # standard output, where a file may be named
+
 
 def result(text: str) -> None:
     sys.stdout.write(text + "\n")
@@ -81,8 +83,20 @@ def status(text: str) -> None:
         sys.stderr.flush()
 
 
+def file_of(output: Path | None) -> Path | None:
+    """Of an option without which a command writes to standard output: "-" is that too."""
+    return None if output == _STANDARD else output
+
+
+def refuse_standard_output(path: Path, option: str = "--output") -> None:
+    """UserError for "-", which would be a file of that name."""
+    if path == _STANDARD:
+        raise UserError(f"{option} - cannot be standard output here; name what to write")
+
+
 def check_output(output: Path, *inputs: str | Path) -> None:
     """UserError where the output cannot be written or is an input."""
+    refuse_standard_output(output)
     if output.is_dir():
         raise UserError("is a folder; name a file with --output", file=output)
     if not output.resolve().parent.is_dir():

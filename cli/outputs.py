@@ -18,6 +18,7 @@ def packed(path: Path, text: str) -> bytes:
 
 def check_new(option: str, path: Path, inputs: Iterable[str | Path]) -> None:
     """UserError where `path` is an input or cannot be written. A folder that is missing is made."""
+    out.refuse_standard_output(path, option)
     if path.is_dir():
         raise UserError(f"is a folder; name a file with {option}", file=path)
     given = [Path(file) for file in inputs if str(file) != "-"]

@@ -73,6 +73,7 @@ def score(
     check_order("score", model, source)
     is_jsonl = target.endswith(JSONL) if target_format is None else target_format == "jsonl"
     pairs = Pairs(source, target, is_jsonl)  # before the model: what is wrong with the files is told at once
+    output = out.file_of(output)
     if output is not None:
         out.check_output(output, source, target)
 

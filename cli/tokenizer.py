@@ -32,6 +32,7 @@ def train(
     from nmt.data.tokenizer import train_tokenizer
     from nmt.files import write_file
 
+    out.refuse_standard_output(output)
     if type not in ("bpe", "unigram", "word", "char"):
         raise UserError(f"--type {type} is not known; use bpe, unigram, word or char")
     if not 0.98 <= character_coverage <= 1:

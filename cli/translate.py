@@ -130,6 +130,7 @@ def translate(
     from nmt.partial import partial_of
 
     check_order("translate", model, source)
+    output = out.file_of(output)
     options = Options(
         model=model,
         source=source,

@@ -117,7 +117,7 @@ def test_average_refuses(tiny_run: Path, tmp_path: Path) -> None:
     assert "is no run folder" in nmt.error("average", "absent", "--output", tmp_path / "mean")
     assert "--last" in nmt.error("average", RUN, "--last", "0", "--output", tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
-    assert "is not a model" in nmt.error("average", RUN, "--last", "2", "--output", "corpus")
+    assert "is no mean of checkpoints" in nmt.error("average", RUN, "--last", "2", "--output", "corpus")
     inside = f"{RUN}/checkpoints/step-00000012"
     assert "is a checkpoint of a run" in nmt.error("average", RUN, "--last", "2", "--output", inside)
     assert "is a checkpoint of a run" in nmt.error("average", RUN, "--last", "2", "--output", f"{RUN}/best")

@@ -291,7 +291,37 @@ def test_average_options(tiny_run: Path, tmp_path: Path) -> None:
     assert "not 50" in nmt.error("average", RUN, "--last", "50", "--output", tmp_path / "m")
     assert "no run" in nmt.error("average", "none", "--output", tmp_path / "m")
     (tmp_path / "precious").mkdir()
-    assert "not a model" in nmt.error("average", RUN, "--last", "2", "--output", tmp_path / "precious")
+    (tmp_path / "precious/letter").write_text("Dear")
+    assert "no mean of" in nmt.error("average", RUN, "--last", "2", "--output", tmp_path / "precious")
+    nmt("average", RUN, "--last", "2", "--output", tmp_path / "m")
+    nmt("average", RUN, "--last", "1", "--output", tmp_path / "m")
+    manifest = (tmp_path / "m/manifest.json").read_text()
+    (tmp_path / "m/manifest.json").write_text(manifest.replace('"averaged"', '"other"'))
+    assert "no mean of" in nmt.error("average", RUN, "--last", "2", "--output", tmp_path / "m")
+    assert (tmp_path / "m/manifest.json").exists()
+
+
+def test_standard_output_by_name(tiny_run: Path, tmp_path: Path) -> None:
+    """Where a command writes there anyway; elsewhere it is refused, and there is no file of that name."""
+    nmt = Nmt(tmp_path)
+    run, corpus = tiny_run / RUN, tiny_run / "corpus"
+    both = [corpus / "test.en", corpus / "test.de"]
+    for command in (["translate", run, both[0]], ["score", run, *both], ["align", run, *both]):
+        given = [*command, "--beam-size", 1] if command[0] == "translate" else command
+        assert nmt(*given, "--output", "-").stdout == nmt(*given).stdout != b""
+    for command in (
+        ["average", run, "--output", "-"],
+        ["export", run, "--output", "-"],
+        ["evaluate", run, "--source", both[0], "--reference", both[1], "--output", "-"],
+        ["evaluate", "--system", f"x={both[1]}", "--reference", both[1], "--sentences", "-"],
+        ["tokenizer", "train", both[0], "--output", "-"],
+        ["data", "synthesize", "--output", "-"],
+        ["init", "-", "--source", both[0], "--target", both[1]],
+        ["heads", run, both[0], "--output", "-"],
+        ["report", run, "--output", "-"],
+    ):
+        assert " -" in nmt.error(*command)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_template_is_valid() -> None:
