@@ -46,7 +46,8 @@ def info(
     averaged = manifest.get("averaged")
     steps = f"mean of steps {', '.join(map(str, averaged))}" if averaged else f"step {manifest['step']:,}"
     seconds = manifest.get("train_seconds")
-    out.result(f"trained: {steps}" + ("" if seconds is None else f", {out.duration(seconds)}"))
+    took = "" if seconds is None else f", {out.duration(seconds)} {'h' if seconds >= 3599.5 else 'min'}"
+    out.result(f"trained: {steps}{took}")
     validation = manifest.get("validation")  # earlier versions did not say
     if validation is not None:
         files = ", ".join(entry["file"] for entry in manifest.get("validation_data", []))

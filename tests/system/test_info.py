@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from support import Nmt
@@ -23,6 +24,8 @@ def test_the_hash_is_that_of_its_scores(tiny_run: Path) -> None:
 
 def test_validation_says_what_it_is_of(tiny_run: Path) -> None:
     shown = Nmt(tiny_run)("info", "runs/tiny").stdout.decode()
+    (trained,) = (line for line in shown.split("\n") if line.startswith("trained: "))
+    assert re.fullmatch(r"trained: step \d+, 0:\d\d min", trained)
     assert "validated on corpus/validation.en, corpus/validation.de: 40 lines\n" in shown
     (bleu,) = (line for line in shown.split("\n") if line.startswith("validation bleu: "))
     scored = Nmt(tiny_run)(
