@@ -6,6 +6,12 @@ from typing import Any
 
 from nmt.cli import output as out
 
+# Whether torch.compile is used (LOG.md has the measurement).
+_COMPILE = {
+    "cpu": "no: torch.compile was slower when measured",
+    "gpu": "no: torch.compile is not measured on GPUs",
+}
+
 
 class Lines:
     """Training in plain lines, for logs and pipes."""
@@ -61,7 +67,7 @@ def preflight(event: dict[str, Any]) -> list[str]:
             else f"{event['steps']:,} steps are {event['epochs']:,.1f} epochs"
         ),
         f"device      {device}",
-        "compile     torch.compile: no, it is slower on a CPU and not measured on GPUs",
+        f"compile     {_COMPILE['cpu' if event['device'] == 'cpu' else 'gpu']}",
         f"run         {event['run']}",
     ]
     if event["rate_at_end"] is not None:

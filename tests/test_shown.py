@@ -81,6 +81,14 @@ def test_the_smaller_of_two_ends_is_shown(accumulation: int) -> None:
     )
 
 
+def test_whether_it_is_compiled_is_said() -> None:
+    event = begins("training.max_steps=5")
+    for device, said in (("cpu", "slower when measured"), ("cuda:0", "not measured on GPUs")):
+        (line,) = [line for line in preflight({**event, "device": device}) if line.startswith("compile")]
+        assert said in line
+        assert len(line) < 60
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "inverse-sqrt"])
 def test_a_schedule_that_is_cut_short_is_said(schedule: str) -> None:
     given = (f"training.schedule={schedule}", "training.max_epochs=2", "training.learning_rate=0.01")
