@@ -82,7 +82,9 @@ def evaluate(
     ] = False,
     comet: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="COMET too, e.g. Unbabel/wmt22-comet-da; needs nmt[metrics]."),
+        typer.Option(
+            metavar="MODEL", help="COMET too, e.g. Unbabel/wmt22-comet-da; needs the extra metrics."
+        ),
     ] = None,
     confidence: Annotated[bool, typer.Option(help="95 % bootstrap intervals.")] = True,
     paired: Annotated[

@@ -1,4 +1,4 @@
-"""COMET (Rei et al. 2020) beside sacreBLEU's metrics, where `pip install 'nmt[metrics]'` has put it.
+"""COMET (Rei et al. 2020) beside sacreBLEU's metrics, where `pip install -e '.[metrics]'` has put it.
 
 It is given sacreBLEU's interface: a line counts as its score and 1, so intervals and paired tests are those
 of the other metrics, with the same resampled lines.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nmt.errors import UserError
+from nmt.errors import UserError, install
 
 PACKAGE = "unbabel-comet"
 
@@ -33,9 +33,7 @@ def comet_metric(
     except ImportError as error:
         if error.name != "comet":
             raise UserError(f"--comet: {PACKAGE} cannot be loaded ({error}); install it again") from None
-        raise UserError(
-            f"--comet needs {PACKAGE}, which is not installed; run: pip install 'nmt[metrics]'"
-        ) from None
+        raise UserError(f"--comet needs {PACKAGE}, which is not installed; {install('metrics')}") from None
     from sacrebleu.metrics.base import Metric, Score, Signature
 
     try:

@@ -22,7 +22,7 @@ from nmt.config import QUANTIZATIONS, SearchConfig
 from nmt.config_file import dump_config
 from nmt.data.prepared import tokenizer_files
 from nmt.data.tokenizer import BOS, EOS, UNK, Tokenizer
-from nmt.errors import UserError
+from nmt.errors import UserError, install
 from nmt.model_config import ModelConfig, TransformerConfig
 from nmt.models.positions import sinusoidal_positions
 
@@ -41,7 +41,7 @@ def require_ctranslate2() -> Any:
     try:
         import ctranslate2
     except ImportError:
-        raise UserError("CTranslate2 is not installed; run pip install 'nmt[export]'") from None
+        raise UserError(f"CTranslate2 is not installed; {install('export')}") from None
     return ctranslate2
 
 

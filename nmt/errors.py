@@ -30,6 +30,11 @@ class UserError(Exception):
         return f"{place}: {self.message}"
 
 
+def install(extra: str) -> str:
+    """How to install what only some need. Not by name: on PyPI `nmt` is another project."""
+    return f"in the folder of nmt's source run pip install -e '.[{extra}]'"
+
+
 class InterruptedRun(Exception):
     """Training was told to stop, and saved.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nmt.errors import UserError
+from nmt.errors import UserError, install
 
 FOLDER = "tensorboard"
 # Of an event of metrics.jsonl, what becomes a curve.
@@ -40,7 +40,7 @@ class Board:
         except ImportError:
             raise UserError(
                 "training.tensorboard = true needs TensorBoard, which is not installed; "
-                'pip install "nmt[tensorboard]", or set it to false'
+                f"{install('tensorboard')}, or set it to false"
             ) from None
         self._make = SummaryWriter
 

@@ -103,5 +103,5 @@ def test_a_checkpoint_file(comet: StandIn, tmp_path: Path) -> None:
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "comet", None)
-    with pytest.raises(UserError, match=r"which is not installed; run: pip install 'nmt\[metrics\]'"):
+    with pytest.raises(UserError, match=r"which is not installed; in .* run pip install -e '\.\[metrics\]'"):
         comet_metric(NAME, [], [[]])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from nmt.data.synthetic import generate
 from nmt.errors import UserError
 
-pytest.importorskip("sacremoses", reason="needs sacremoses: pip install 'nmt[recipes]'")
+pytest.importorskip("sacremoses", reason="needs sacremoses: pip install -e '.[recipes]'")
 
 from exported import random_model, tokenizer
 from protocols import moses

@@ -131,7 +131,7 @@ def test_a_disk_that_is_full_is_said_once(writers: list[Writer], monkeypatch: py
 def test_without_the_package_nothing_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     text = Nmt(Path()).error("train", "tiny.toml", "--run", "runs/no", "--set", "training.tensorboard=true")
-    assert 'pip install "nmt[tensorboard]"' in text
+    assert "pip install -e '.[tensorboard]'" in text
     assert not list(Path("runs/no/checkpoints").iterdir())
     with pytest.raises(UserError, match="not installed"):
         Board(Path("runs/no"), lambda event: None)
@@ -152,7 +152,7 @@ def _train_until(step: int, config: Config) -> None:
 
 def test_with_tensorboard_itself() -> None:
     """Read back by TensorBoard: after an interruption each step once."""
-    pytest.importorskip("tensorboard", reason="needs the extra nmt[tensorboard]")
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = load_config(Path("tiny.toml"), ["training.tensorboard=true", "training.log_every=1"])

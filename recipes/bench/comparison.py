@@ -15,7 +15,7 @@ from typing import Any
 
 from nmt.checkpoint import LoadedModel, find_model, load_model
 from nmt.ctranslate2_model import unsupported, write_export
-from nmt.errors import UserError
+from nmt.errors import UserError, install
 from nmt.evaluation import bleu
 from nmt.translator import Translator
 
@@ -183,7 +183,7 @@ def _ctranslate2(
     try:
         import ctranslate2
     except ImportError:
-        reasons = ["anything: it is not installed (pip install 'nmt[bench]')"]
+        reasons = [f"anything: it is not installed ({install('bench')})"]
     else:
         if plan.device != "cpu" and not ctranslate2.get_cuda_device_count():
             reasons = ["on this GPU: this build of it knows none"]
@@ -216,7 +216,7 @@ def _huggingface(
     try:
         import transformers  # noqa: F401
     except ImportError:
-        reason = "transformers is not installed (pip install 'nmt[bench]')"
+        reason = f"transformers is not installed ({install('bench')})"
     if reason is not None:
         notes.append(reason)
         return []

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from nmt.data.corpus import read_lines
-from nmt.errors import UserError
+from nmt.errors import UserError, install
 from nmt.files import write_file
 
 # Where sacremoses is newer than that version of Moses: there a right single quote is a quotation mark, unless
@@ -32,9 +32,7 @@ def tokenizer(language: str) -> Callable[[str], str]:
     try:
         from sacremoses import MosesPunctNormalizer, MosesTokenizer
     except ImportError:
-        raise UserError(
-            "tokenising as the dataset does needs sacremoses; pip install 'nmt[recipes]'"
-        ) from None
+        raise UserError(f"tokenising as the dataset does needs sacremoses; {install('recipes')}") from None
     normalizer, moses = MosesPunctNormalizer(lang=language), MosesTokenizer(lang=language)
 
     def tokenize(line: str) -> str:

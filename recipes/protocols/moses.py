@@ -10,7 +10,7 @@ from functools import cache, partial
 from itertools import islice
 from typing import Any
 
-from nmt.errors import UserError
+from nmt.errors import UserError, install
 
 CHUNK_LINES = 500
 FEW_LINES = 2000  # for which no processes are started
@@ -29,7 +29,7 @@ def sacremoses() -> Any:
         import sacremoses
     except ImportError:
         raise UserError(
-            "the protocol needs sacremoses; install it with `pip install 'nmt[recipes]'`"
+            f"the protocol needs sacremoses, which is not installed; {install('recipes')}"
         ) from None
     return sacremoses
 

@@ -72,7 +72,10 @@ def test_without_ctranslate2(tiny_run: Path, nmt: Nmt, monkeypatch: pytest.Monke
 
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     message = nmt.error("export", tiny_run / RUN, "--output", "out")
-    assert "CTranslate2 is not installed; run pip install 'nmt[export]'" in message
+    assert (
+        "CTranslate2 is not installed; in the folder of nmt's source run pip install -e '.[export]'"
+        in message
+    )
     prepare_folder(nmt.folder)
     message = nmt.error("train", "tiny.toml", "--set", "export.quantization=int8")
     assert "pip install" in message

@@ -14,7 +14,7 @@ from archives import pack
 from nmt.data.unpack import read_members
 from recipes import make, workshop
 
-pytest.importorskip("sacremoses", reason="needs sacremoses: pip install 'nmt[recipes]'")
+pytest.importorskip("sacremoses", reason="needs sacremoses: pip install -e '.[recipes]'")
 
 STEPS = (
     "training.max_steps=4 training.validate_every=2 training.log_every=2 training.batch_tokens=256 "

@@ -107,4 +107,7 @@ def test_without_ctranslate2(tiny_run: Path, exported: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     for model in (RUN, exported / "int8"):
         message = Nmt(tiny_run).error("translate", model, *ENGINE, stdin=b"a\n")
-        assert "CTranslate2 is not installed; run pip install 'nmt[export]'" in message
+        assert (
+            "CTranslate2 is not installed; in the folder of nmt's source run pip install -e '.[export]'"
+            in message
+        )
