@@ -162,8 +162,10 @@ def _align_texts(
         both = _both_ways((loaded, back), readings, (sources, targets), method, right)
         forward = both.forward
         found, too_long, agreement = both.links, both.too_long, both.agreement
+    unaligned = out.Repeated(display_name(source))
     for number in too_long:
-        out.warn(f"{display_name(source)}:{number + 1}: the pair is too long for the model; left unaligned")
+        unaligned.warn(number + 1, "the pair is too long for the model; left unaligned")
+    unaligned.end()
     about: dict[str, Any] = {"words": reading.words, "layer": forward.view.layer, "head": forward.view.head}
     about["shift"] = forward.view.shift
     if both is not None:

@@ -143,8 +143,10 @@ class Lines:
         from nmt.attention_maps import make_pairs
 
         pairs, too_long = make_pairs(loaded, self.sources, self.targets, self.first)
+        left_out = out.Repeated(self.name)
         for number in too_long:
-            out.warn(f"{self.name}:{number}: the pair is too long for the model; left out")
+            left_out.warn(number, "the pair is too long for the model; left out")
+        left_out.end()
         if not pairs:
             raise UserError("every sentence is too long for the model; give shorter ones", file=self.name)
         return pairs

@@ -44,6 +44,32 @@ def warn(text: str) -> None:
     note(f"nmt: warning: {text}")
 
 
+class Repeated:
+    """Warnings of single lines of a text: the first ones are said, of the others their number at the end."""
+
+    _SAID = 10
+
+    def __init__(self, name: str, kind: str = ""):
+        """`name` is that of the text; `kind` says what they are about where there are several."""
+        self._name = name
+        self._these = f"these ({kind})" if kind else "these"
+        self._count = 0
+
+    def warn(self, line: int, text: str) -> None:
+        self._count += 1
+        if self._count <= self._SAID:
+            warn(f"{self._name}:{line}: {text}")
+        elif self._count == self._SAID + 1:
+            warn(f"{self._name}: more lines are like {self._these}; they are counted, and not named")
+
+    def end(self) -> None:
+        more = self._count - self._SAID
+        if more > 0:
+            were = "line was" if more == 1 else "lines were"
+            warn(f"{self._name}: {more:,} more {were} like {self._these}")
+        self._count = 0
+
+
 def is_terminal() -> bool:
     """Whether a progress bar on stderr is seen by a person."""
     return sys.stderr.isatty()

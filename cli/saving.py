@@ -27,6 +27,7 @@ def save(translating: Translating, lines: Lines, target: Path, *, restart: bool)
             continuing(partial.lines, partial.path)
         progress = Progress(lines.total, begun=partial.lines, shown=not lines.typed)
         translating.tell(progress.found)
+        tell_typed(lines)
         rest = partial.rest(lines.chunks(most=translating.most_lines))
         with closing(translating.translate(rest, lines.at_hand)) as translated:
             for (_, sources), records in translated:
@@ -43,6 +44,7 @@ def stream(translating: Translating, lines: Lines, file: Any) -> None:
     """Translate into what is no file to be continued: standard output, a pipe, a device."""
     progress = Progress(lines.total, shown=not lines.typed)
     translating.tell(progress.found)
+    tell_typed(lines)
     chunks = lines.chunks(most=translating.most_lines)
     with closing(translating.translate(chunks, lines.at_hand)) as translated:
         for (first, sources), records in translated:
@@ -50,6 +52,12 @@ def stream(translating: Translating, lines: Lines, file: Any) -> None:
             file.flush()
             progress.show(first - 1 + len(sources))
     progress.end()
+
+
+def tell_typed(lines: Lines) -> None:
+    """Who types has to know that it is their turn."""
+    if lines.typed:
+        out.note("reading lines from the terminal; end with Ctrl-D")
 
 
 def continuing(lines: int, partial: Path) -> None:

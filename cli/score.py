@@ -204,6 +204,7 @@ def _chunks(pairs: Pairs, tokenizer: Tokenizer, most: int) -> Iterator[Chunk]:
 def _run(scorer: Scorer, pairs: Pairs, stream: Any, format: str) -> None:
     from nmt.translator import CHUNK_LINES
 
+    problems: dict[str, out.Repeated] = {}
     for chunk in _chunks(pairs, scorer.target_tokenizer, CHUNK_LINES):
         if pairs.is_jsonl:
             found: list[list[Scored]] = scorer.score_chosen(chunk.sources, chunk.chosen)
@@ -211,12 +212,15 @@ def _run(scorer: Scorer, pairs: Pairs, stream: Any, format: str) -> None:
             found = [[scored] for scored in scorer.score_texts(chunk.sources, chunk.texts)]
         for number, line in enumerate(found, start=chunk.first):
             for problem in dict.fromkeys(scored.problem for scored in line if scored.problem):
-                out.warn(f"{pairs.source_name}:{number}: {problem}")
+                kind = problems.setdefault(str(problem), out.Repeated(pairs.source_name, str(problem)))
+                kind.warn(number, str(problem))
             stream.write(_line(number, line, pairs.is_jsonl, format).encode() + b"\n")
         stream.flush()
         done = chunk.first + len(found) - 1
         out.status(f"{done:,} of {pairs.total:,} lines" if pairs.total else f"{done:,} lines")
     out.status("")
+    for kind in problems.values():
+        kind.end()
 
 
 def _line(number: int, line: list[Scored], is_jsonl: bool, format: str) -> str:

@@ -119,6 +119,7 @@ class Translating:
 
         self.options = options
         self._name = name
+        self._split = out.Repeated(name)
         engine = None
         if options.engine == "nmt":
             self._loaded = load_model(options.model, choose_device(device))
@@ -227,9 +228,12 @@ class Translating:
             wishes = None if self._wishes is None else self._wishes.of(chunk)
             return _Begun(chunk, self._translator.begin(chunk[1], wishes))
 
-        with closing(one_ahead(map(begin, chunks), at_hand)) as works:
-            for begun in works:
-                yield begun.chunk, self._written(begun)
+        try:
+            with closing(one_ahead(map(begin, chunks), at_hand)) as works:
+                for begun in works:
+                    yield begun.chunk, self._written(begun)
+        finally:
+            self._split.end()
 
     def _written(self, begun: _Begun) -> bytes:
         first, lines = begun.chunk
@@ -237,7 +241,7 @@ class Translating:
         for number, translation in enumerate(translations, start=first):
             if translation.parts > 1:
                 parts = f"translated in {translation.parts} parts"
-                out.warn(f"{self._name}:{number}: longer than {self._usual}; {parts}")
+                self._split.warn(number, f"longer than {self._usual}; {parts}")
         return "".join(f"{record}\n" for record in self._records.write(first, lines, translations)).encode()
 
     def settings(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import subprocess
 from pathlib import Path
@@ -83,6 +84,37 @@ def test_a_long_line_is_split_with_a_warning(tiny_run: Path) -> None:
     done = Nmt(tiny_run)("translate", RUN, stdin=b"short\n" + b"The dog sees it. " * 200 + b"\n")
     assert len(done.lines) == 2
     assert "warning: <stdin>:2: longer than 78 tokens, as the longest of training" in done.stderr
+
+
+@pytest.mark.parametrize(("count", "said"), [(10, 10), (11, 12), (25, 12)])
+def test_many_long_lines_are_counted(tiny_run: Path, count: int, said: int) -> None:
+    text = (b"A dog. " * 30 + b"\n") * count
+    options = ["--max-source-tokens", "40", "--max-length", "1", "--beam-size", "1"]
+    done = Nmt(tiny_run)("translate", RUN, *options, stdin=text)
+    assert done.lines == [done.lines[0]] * count
+    warnings = done.stderr.splitlines()
+    assert len(warnings) == said
+    assert [line.startswith(f"nmt: warning: <stdin>:{i + 1}: longer") for i, line in enumerate(warnings)] == (
+        [True] * 10 + [False] * (said - 10)
+    )
+    if count > 10:
+        assert warnings[10].startswith("nmt: warning: <stdin>: more lines are like these")
+        more = "1 more line was" if count == 11 else "15 more lines were"
+        assert warnings[11] == f"nmt: warning: <stdin>: {more} like these"
+
+
+def test_a_terminal_is_said_to_be_read(tiny_run: Path) -> None:
+    terminal, line = os.openpty()
+    with Nmt(tiny_run).start(
+        "translate", RUN, stdin=line, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        os.close(line)
+        os.write(terminal, b"A dog.\n\x04")
+        said, errors = process.communicate()
+        os.close(terminal)
+    assert said.count(b"\n") == 1
+    assert errors == b"reading lines from the terminal; end with Ctrl-D\n"
+    assert process.returncode == 0
 
 
 def test_a_line_typed_is_a_line_answered(tiny_run: Path) -> None:
