@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -205,6 +207,12 @@ def _translate_in_several(options: Options, processes: int, rank: tuple[int, int
                 f"--processes is for the CPU, not --device {options.device}; use torchrun for GPUs"
             )
         shards = Shards.of(options, processes)
+        shards = replace(shards, count=max(1, min(processes, shards.lines)))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if shards.count > cores:
+            out.warn(
+                f"{shards.count} processes share {cores} {'core' if cores == 1 else 'cores'}: that is slower"
+            )
         options.guiding.check_count(shards.lines)
         run_processes(options, shards)
     else:

@@ -41,7 +41,7 @@ def test_several_processes_write_what_one_writes(tiny_run: Path, tmp_path: Path,
         said = process.stderr.read().decode()
     assert process.returncode == 0, said
     # Each long line is named once, by its number in the whole file.
-    warned = [line.split(":")[3] for line in said.split("\n")[:-1]]
+    warned = [line.split(":")[3] for line in said.split("\n")[:-1] if " processes share " not in line]
     alone = [line.split(":")[3] for line in one.stderr.split("\n")[:-1]]
     assert "212" in alone
     assert sorted(warned, key=int) == alone
@@ -135,6 +135,22 @@ def test_one_line_says_what_is_wrong(tiny_run: Path, tmp_path: Path) -> None:
     assert said == "nmt: nothing: no such model; name a model folder or a run folder\n"
     assert process.returncode == 2
     assert files(tmp_path) == {"in", "bad"}
+
+
+def test_as_many_processes_as_there_are_lines_at_most(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nmt.cli import processes
+
+    started = []
+    monkeypatch.setattr(processes, "run_processes", lambda _, shards: started.append(shards.count))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    for lines, asked, count in ((3, 50, 3), (0, 2, 1), (1, 2, 1), (5, 2, 2)):
+        source = write_lines(tmp_path / "in", ["a"] * lines)
+        said = Nmt(tiny_run)(*command(source, tmp_path / "out", "--processes", asked)).stderr
+        assert started.pop() == count
+        warned = "nmt: warning: 3 processes share 2 cores: that is slower\n"
+        assert said == (warned if count > 2 else "")
 
 
 def test_torchrun_variables(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
