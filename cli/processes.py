@@ -40,7 +40,7 @@ def run_processes(options: Options, shards: Shards) -> None:
         _run_children(options, shards)
         shards.join(whole)
     except BaseException as error:
-        raise kept(error, shards.leave(whole), shards.everywhere) from None
+        raise kept(error, shards.leave(whole), shards.everywhere, options) from None
 
 
 def _run_children(options: Options, shards: Shards) -> None:
@@ -126,7 +126,7 @@ def run_rank(options: Options, shards: Shards, process: int, device: str) -> Non
     except BaseException as error:
         lines = shards.done()
         whole.close(keep=lines > 0)
-        raise kept(error, lines, shards.everywhere) from None
+        raise kept(error, lines, shards.everywhere, options) from None
 
 
 def _answer(share: PartialFile, shards: Shards) -> None:

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 from nmt.cli import output as out
 from nmt.cli.lines import Lines
 from nmt.cli.progress import Progress
-from nmt.cli.translation import Translating
+from nmt.cli.translation import Options, Translating
 from nmt.errors import InterruptedRun, UserError
-from nmt.partial import PartialFile, partial_of, remove_parts
+from nmt.partial import NotContinued, PartialFile, partial_of, remove_parts
 
 
 def save(translating: Translating, lines: Lines, target: Path, *, restart: bool) -> None:
@@ -37,7 +37,7 @@ def save(translating: Translating, lines: Lines, target: Path, *, restart: bool)
         partial.finish(target)
     except BaseException as error:
         partial.close()
-        raise kept(error, partial.lines, partial.path) from None
+        raise kept(error, partial.lines, partial.path, translating.options) from None
 
 
 def stream(translating: Translating, lines: Lines, file: Any) -> None:
@@ -64,9 +64,9 @@ def continuing(lines: int, partial: Path) -> None:
     out.note(f"continuing after {lines:,} lines, which are in {partial}")
 
 
-def kept(error: BaseException, lines: int, partial: Path) -> BaseException:
+def kept(error: BaseException, lines: int, partial: Path, options: Options) -> BaseException:
     """The error that ends a translation, saying what is left of it."""
-    if not lines:
+    if not lines or isinstance(error, NotContinued):
         return error
     count = "1 line is" if lines == 1 else f"{lines:,} lines are"
     on = f"{count} translated, in {partial}: the same command goes on after that"
@@ -75,6 +75,12 @@ def kept(error: BaseException, lines: int, partial: Path) -> BaseException:
     if isinstance(error, InterruptedRun):
         return InterruptedRun(f"{error}; {on}", error.exit_code - 128)
     if isinstance(error, UserError):
+        if error.file in [
+            str(path) for path in options.guiding.files.values()
+        ]:  # what is begun is of the file as it is
+            on = f"{count} translated, in {partial}: with that file changed, --restart begins anew"
+        else:
+            on = f"{count} translated, in {partial}: once that is mended, the same command goes on after them"
         told = UserError(f"{error.message}; {on}", file=error.file, line=error.line)
         return told.with_traceback(error.__traceback__)
     out.note(f"nmt: {on}")

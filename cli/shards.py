@@ -19,7 +19,7 @@ from typing import Any
 from nmt.cli.lines import CHUNK_LINES, Lines, chunk_sizes
 from nmt.cli.translation import Options, Translating
 from nmt.errors import UserError
-from nmt.partial import Chunk, PartialFile, partial_of, read_record, sidecar_of
+from nmt.partial import Chunk, NotContinued, PartialFile, partial_of, read_record, sidecar_of
 
 # A process that was just killed may hold its file for a moment.
 _PATIENCE = 3.0
@@ -148,7 +148,7 @@ class Shards:
             for path, stream, found in zip(paths, streams, sums, strict=True):
                 record = read_record(path)
                 if record is None or record["source"] != found.hexdigest() or stream.read(1):
-                    raise UserError(
+                    raise NotContinued(
                         "was made of other lines: the input has changed; use --restart to begin anew",
                         file=path,
                     )

@@ -45,6 +45,10 @@ def sidecar_of(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.json")
 
 
+class NotContinued(UserError):
+    """What is there cannot be continued by this command."""
+
+
 class PartialFile:
     """A `FILE.partial` that this process alone may write."""
 
@@ -180,7 +184,7 @@ class PartialFile:
 
     def _refuse(self, message: str, advice: str = "") -> None:
         advice = f"{advice}, or " if advice else ""
-        raise UserError(
+        raise NotContinued(
             f"{message}; {advice}delete {self.path.name}, or use --restart, to begin anew", file=self.path
         )
 

@@ -163,7 +163,7 @@ def test_a_bad_line_is_named_and_after_its_correction_the_rest_is_done(
     source.write_bytes(b"\n".join([*lines[:69], b"bad \xff", *lines[70:]]) + b"\n")
     message = nmt.error(*command(source, output))
     assert f"{source}:70: byte 5 is not valid UTF-8" in message
-    assert f"69 lines are translated, in {output}.partial" in message
+    assert f"69 lines are translated, in {output}.partial: once that is mended, the same command" in message
     source.write_bytes(b"\n".join(lines) + b"\n")
     assert "continuing after 69 lines" in nmt(*command(source, output)).stderr
     nmt(*command(source, tmp_path / "whole"))
@@ -185,7 +185,7 @@ def test_continued_only_with_the_same_model_settings_and_lines(tiny_run: Path, t
         arguments = ["translate", model, source, "--output", output, "--beam-size", "1", *options]
         message = nmt.error(*arguments)
         assert message.startswith(f"nmt: {output}.partial: ")
-        assert "delete out.partial, or use --restart" in message
+        assert message.endswith("delete out.partial, or use --restart, to begin anew")
         return message
 
     assert "begun with beam size 1, not 2; use the same settings" in refused("--beam-size", "2")
@@ -208,6 +208,22 @@ def test_continued_only_with_the_same_model_settings_and_lines(tiny_run: Path, t
     assert "continuing after 2 lines" in nmt(*command(source, output), "--batch-tokens", "7").stderr
     assert output.read_bytes().count(b"\n") == 4
     assert files(tmp_path) == {"in", "out"}
+
+
+def test_a_file_of_wishes_that_is_wrong_needs_another_beginning(tiny_run: Path, tmp_path: Path) -> None:
+    """What was translated is of the file as it was, so with another one the same command does not go on."""
+    source, wanted, output = tmp_path / "in", tmp_path / "terms", tmp_path / "out"
+    write_lines(source, ["A dog."] * 40)
+    write_lines(wanted, [*[""] * 35, "Haus " * 60, *[""] * 4])
+    arguments = [*command(source, output), "--constraints", wanted]
+    message = Nmt(tiny_run).error(*arguments)
+    assert f"{wanted}:36: " in message
+    assert message.endswith(
+        f"lines are translated, in {output}.partial: with that file changed, --restart begins anew"
+    )
+    write_lines(wanted, [""] * 40)
+    assert "begun with constraints" in Nmt(tiny_run).error(*arguments)
+    Nmt(tiny_run)(*arguments, "--restart")
 
 
 def test_restart_and_overwriting(tiny_run: Path, tmp_path: Path) -> None:
