@@ -13,6 +13,7 @@ from nmt.cli import output as out
 from nmt.cli import scores
 from nmt.cli.outputs import Outputs
 from nmt.cli.reading import Reading
+from nmt.cli.score import JSONL
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def evaluate(
     ] = None,
     system: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FILE", help="A translation to score; may be given again."),
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A translation to score, text or jsonl of nmt translate; may be given again.",
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="What to call MODEL; its folder's name without it.")
@@ -175,6 +179,7 @@ def evaluate(
     from nmt.breakdown import count_words
     from nmt.data.corpus import read_lines
     from nmt.evaluation import check, unequal_lengths
+    from nmt.hypotheses import first_texts, is_record
     from nmt.metric_set import MetricOptions, MetricSet, default_tokenizer
     from nmt.model_evaluation import training_lines
     from nmt.results import add_rows, read_rows
@@ -184,14 +189,20 @@ def evaluate(
     inputs = [*reference, *([source] if source else [])]
     references = [list(read_lines(path)) for path in reference]
 
-    def read_parallel(path: str | Path) -> list[str]:
+    def read_parallel(path: str | Path, *, is_system: bool = False) -> list[str]:
         lines = list(read_lines(path))
+        if is_system and (str(path).endswith(JSONL) or (lines and is_record(lines[0]))):
+            lines = first_texts(lines, file=str(path))
+            out.note(f"{path}: JSON lines; the first translation of each is scored")
         error = unequal_lengths(str(path), lines, str(reference[0]), references[0])
         if error is not None:
             raise error
         inputs.append(Path(path))
         return lines
 
+    for file, lines in zip(reference, references, strict=True):
+        if lines and is_record(lines[0]):
+            raise UserError("has JSON lines, as translations may; give references as plain text", file=file)
     if not references[0]:
         raise UserError("there are no lines to evaluate", file=reference[0])
     references = [references[0], *(read_parallel(path) for path in reference[1:])]
@@ -202,7 +213,7 @@ def evaluate(
             raise UserError(f"--system {given} is not of the form NAME=FILE")
         if system_name in hypotheses:
             raise UserError(f"--system {given}: there are two systems of that name; call one otherwise")
-        hypotheses[system_name] = read_parallel(path)
+        hypotheses[system_name] = read_parallel(path, is_system=True)
     sources = None if source is None else read_parallel(source)
     if model is not None and tokenize is None:
         tokenize = default_tokenizer(_target_language(model))

@@ -12,6 +12,7 @@ from nmt.cli import lines as input_lines
 from nmt.cli import output as out
 from nmt.cli.drawing import Drawing
 from nmt.cli.guiding import Guiding
+from nmt.cli.score import JSONL
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -222,9 +223,15 @@ class Translating:
 
         The next chunk is begun before the records of one are given out, unless it is not `at_hand`.
         """
+        from nmt.hypotheses import is_record
         from nmt.parallel import one_ahead
 
         def begin(chunk: Chunk) -> _Begun:
+            if chunk[0] == 1 and (self._name.endswith(JSONL) or is_record(chunk[1][0])):
+                out.warn(
+                    f"{self._name}: looks like JSON lines, and each is translated as it is; if you mean the "
+                    "text in them, take it out first, for example with `jq -r .source`"
+                )
             wishes = None if self._wishes is None else self._wishes.of(chunk)
             return _Begun(chunk, self._translator.begin(chunk[1], wishes))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -333,6 +334,39 @@ def test_refuses(scored: Nmt, given: str, message: str) -> None:
     (scored.folder / "begun").mkdir()
     (scored.folder / "begun" / "metrics.jsonl").write_text("")
     assert message in scored.error("evaluate", *given.split())
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.jsonl.gz"])
+def test_json_lines_are_read_as_such(scored: Nmt, name: str) -> None:
+    """By the name or the first line: the scores are those of their best translations."""
+    records = [
+        {"line": number, "source": "x", "translations": [{"text": text}, {"text": "anderes"}]}
+        for number, text in enumerate(lines_of(scored, "a.de"), start=1)
+    ]
+    content = "".join(json.dumps(record) + "\n" for record in records).encode()
+    (scored.folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    options = ["--reference", "reference.de", "--no-confidence", "--json"]
+    found = scored("evaluate", "--system", f"a={name}", *options)
+    assert found.stdout == scored("evaluate", "--system", "a=a.de", *options).stdout
+    assert f"{name}: JSON lines" in found.stderr
+    message = scored.error("evaluate", "--system", "a=a.de", "--reference", name)
+    assert f"{name}: has JSON lines" in message
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["plain", "text"], "a.jsonl:1: this is not a JSON record"),
+        (['{"line": 1, "translations": [{"text": "a"}]}', "text"], "a.jsonl:2: this is not a JSON record"),
+        (['{"line": 2, "translations": [{"text": "a"}]}'], 'the record says "line": 2 where 1 is due'),
+        (['{"translations": [{"tokens": []}]}'], 'a.jsonl:1: the first translation has no "text"'),
+        (['{"translations": [3]}'], 'a.jsonl:1: the first translation has no "text"'),
+        (['{"translations": []}'], 'has no list of "translations"'),
+    ],
+)
+def test_json_lines_that_are_none(scored: Nmt, lines: list[str], said: str) -> None:
+    (scored.folder / "a.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    assert said in scored.error("evaluate", "--system", "a=a.jsonl", "--reference", "reference.de")
 
 
 def test_refuses_a_wrong_seed(scored: Nmt, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,20 @@ def test_json_lines(tiny_run: Path) -> None:
     assert [c["text"] for c in records[1]["translations"]] == [""]
 
 
+def test_json_lines_in_place_of_text(tiny_run: Path, tmp_path: Path) -> None:
+    """They are translated as they are, since a text may be anything, but not without a word."""
+    nmt = Nmt(tiny_run)
+    records = nmt("translate", RUN, "--format", "jsonl", stdin=b"A dog.\n").stdout
+    done = nmt("translate", RUN, "--beam-size", "1", stdin=records)
+    assert len(done.lines) == 1
+    assert "nmt: warning: <stdin>: looks like JSON lines" in done.stderr
+    (tmp_path / "in.jsonl").write_text("A dog.\n")
+    done = nmt("translate", RUN, tmp_path / "in.jsonl")
+    assert f"nmt: warning: {tmp_path}/in.jsonl: looks like" in done.stderr
+    for text in (b"{}\n", b"{a\n", b"[1]\n", b'{"translations": 3}\n', b"A dog.\n" + records):
+        assert "JSON" not in nmt("translate", RUN, "--beam-size", "1", stdin=text).stderr
+
+
 def test_a_long_line_is_split_with_a_warning(tiny_run: Path) -> None:
     done = Nmt(tiny_run)("translate", RUN, stdin=b"short\n" + b"The dog sees it. " * 200 + b"\n")
     assert len(done.lines) == 2
