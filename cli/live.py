@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -11,21 +13,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nmt.cli.output import duration
 from nmt.cli.plain import Lines, preflight, validation_line
 
+_SHOWN = ("loss", "rate", "speed", "memory", "left")  # from left to right
+_SHORTEST_BAR = 8  # columns
+
 
 class LiveView(Lines):
     """Rich progress on stderr; validations stay above it."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self.progress = Progress(
+        self.bar = BarColumn()
+        self.columns = (
             TextColumn("step"),
-            BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
-            console=self.console,
-            transient=True,
         )
+        self.progress = Progress(*self.columns, console=self.console, transient=True)
         self.task: Any = None
         self.first_step = 0
         self.began = 0.0
@@ -45,20 +49,45 @@ class LiveView(Lines):
             done = event["step"] - self.first_step
             total = self.progress.tasks[0].total or 0
             left = (total - event["step"]) * (time.perf_counter() - self.began) / max(done, 1)
-            self.progress.update(
-                self.task,
-                completed=event["step"],
-                state=f"loss {event['loss']:.3f}  rate {event['learning_rate']:.2e}  "
-                f"{event['target_tokens_per_second']:,.0f} tokens/s  {event['memory_mib']:,.0f} MiB  "
-                f"{duration(max(0.0, left))} left",
-            )
+            # Where the terminal is narrow, what comes first here stays.
+            parts = {
+                "loss": f"loss {event['loss']:.3f}",
+                "left": f"{duration(max(0.0, left))} left",
+                "speed": f"{event['target_tokens_per_second']:,.0f} tokens/s",
+                "rate": f"rate {event['learning_rate']:.2e}",
+                "memory": f"{event['memory_mib']:,.0f} MiB",
+            }
+            state = self._fit(parts, event["step"], int(total))
+            self.progress.update(self.task, completed=event["step"], state=state)
         elif kind == "validation":
             self.line(validation_line(event), style="bold" if event["best"] else "")
         else:
             super().__call__(event)
 
+    def _fit(self, parts: dict[str, str], step: int, total: int) -> str:
+        """As many of the parts as the terminal has room for, whole ones, in the order they are shown; the bar
+        where all of them leave room for it."""
+        elapsed = str(timedelta(seconds=int(time.perf_counter() - self.began)))
+        around = (
+            len(f"step {total}/{total} ") + len(f" {elapsed}") + 2
+        )  # the clock goes on between two events
+        room = self.console.width - around
+        kept = list(parts)
+        while kept and sum(len(parts[name]) + 2 for name in kept) - 2 > room:
+            kept.pop()
+        room -= sum(len(parts[name]) + 2 for name in kept)
+        self.bar.bar_width = min(40, room)
+        step_column, *others = self.columns
+        with_bar = len(kept) == len(parts) and room >= _SHORTEST_BAR
+        self.progress.columns = (step_column, *([self.bar] if with_bar else []), *others)
+        return "  ".join(parts[name] for name in _SHOWN if name in kept)
+
     def line(self, text: str, style: str = "") -> None:
-        self.console.print(text, style=style, markup=False, soft_wrap=True)
+        # Broken between words, not in a number; a path longer than the terminal is wide stays whole.
+        lines = textwrap.fill(
+            text, self.console.width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        self.console.print(lines, style=style, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         self.progress.stop()

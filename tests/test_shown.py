@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,38 @@ def test_memory_is_in_the_metrics() -> None:
 def test_peak_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**19)
     assert peak_memory(torch.device("cuda:0")) == 1.5
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
+@pytest.mark.parametrize("steps", [6, 100_000])
+def test_nothing_is_cut_on_a_narrow_terminal(width: int, steps: int) -> None:
+    shown = LiveView()
+    shown.console = Console(file=io.StringIO(), force_terminal=True, width=width, record=True)
+    shown.progress.live.console = shown.console
+    shown({**begins("training.max_steps=6"), "steps": steps})
+    speed = {"learning_rate": 1.23e-4, "target_tokens_per_second": 123456.7, "memory_mib": 12345.6}
+    shown({"event": "train", "step": steps - 1, "loss": 12.345, **speed})
+    scores = {"loss": 3.21, "perplexity": 1234.56, "bleu": 12.34, "best": True, "validation_seconds": 12.0}
+    shown({"event": "validation", "step": 1000, **scores})
+    text = io.StringIO()
+    Console(file=text, width=width).print(shown.progress.get_renderable())
+    shown.close()
+    parts = ["loss 12.345", "rate 1.23e-04", "123,457 tokens/s", "12,346 MiB"]
+    (live,) = text.getvalue().rstrip("\n").split("\n")
+    assert len(live.rstrip()) <= width
+    assert "…" not in live
+    found = [part for part in parts if part in live]
+    rest = re.sub(r"step|\d+/\d+|[\d:]+ left|\d:\d\d:\d\d|[━╸╺ ]", "", live)
+    assert rest == "".join(found).replace(" ", "")
+    assert f"{steps - 1}/{steps}" in live
+    assert "loss 12.345" in live
+    assert len(found) == 4 or width < 100
+    if width != 100:
+        assert ("━" in live) == (width > 100)
+    words = [line.split() for line in shown.console.export_text().split("\n")]
+    said = [word for line in words for word in line]
+    for number in ("1,000", "3.210", "1234.56", "12.34"):
+        assert number in said
 
 
 @pytest.mark.parametrize("view", [Lines, LiveView])
