@@ -35,6 +35,21 @@ COLUMNS = {
     "copying": "copying",
     "induction": "induction",
 }
+# What they say, for those that are shown.
+MEANINGS = {
+    ("entropy",): "of a row of weights, in nats; 0 looks at one place",
+    ("of most",): "that entropy, as a share of what even weights would have",
+    ("confidence",): "the largest weight of a row, a mean",
+    ("at -1", "at 0", "at +1"): "weight one place back, at the same place, one place on",
+    (
+        "positional",
+    ): "the distance at which the largest weight is most often, and how often; * in 90 % or more",
+    ("rare",): "how often the largest weight is on the rarest token of the source",
+    ("copying",): "weight on the source word that is copied",
+    ("induction",): "weight on what followed the first time, where two tokens in a row come again",
+    ("loss",): "what the loss rises by without the head, in nats a token",
+    ("BLEU",): "what BLEU changes by without the head",
+}
 
 
 def heads(
@@ -119,7 +134,7 @@ def heads(
         out.result_json({**about, "sentences": total, **table.document()})
     else:
         out.result(out.table(table.header, table.rows))
-        for line in table.summary():
+        for line in [*table.summary(), *table.legend()]:
             out.result(line)
 
 
@@ -206,6 +221,14 @@ class _Table:
             else:
                 cells.append(f"{number:.2f}")
         return [report.head.kind, str(report.head.layer), str(report.head.head), *cells]
+
+    def legend(self) -> list[str]:
+        """What the columns are, each on a line."""
+        meaning = {name: text for names, text in MEANINGS.items() for name in names}
+        lines = list(dict.fromkeys(meaning[name] for name in self.columns))
+        return [
+            f"{', '.join(name for name in self.columns if meaning[name] == text)}: {text}" for text in lines
+        ]
 
     def summary(self) -> list[str]:
         """For each score the head that has most of it, and what even weights would give."""

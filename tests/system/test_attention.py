@@ -171,9 +171,12 @@ def test_heads(tiny_run: Path) -> None:
     assert lines[0].split()[:4] == ["attention", "layer", "head", "entropy"]
     names = [("encoder", 1), ("encoder", 2), ("decoder", 1), ("decoder", 2), ("cross", 1), ("cross", 2)]
     assert [(line.split()[0], int(line.split()[2])) for line in lines[1:7]] == names
-    assert [line.split(":")[0] for line in lines[7:]] == [
+    assert [line.split(":")[0] for line in lines[7:12]] == [
         *("most positional", "most rare words", "most copying", "most induction", "most confidence")
     ]
+    # Every column that is shown is explained, in that order.
+    columns = re.split(r"  +", lines[0])[3:]
+    assert [name for line in lines[12:] for name in line.split(": ")[0].split(", ")] == columns
     found = json.loads(nmt("heads", RUN, *TEXT, "--json").stdout)
     assert found["sentences"] == 40
     by_table = [line.split()[3] for line in lines[1:7]]
