@@ -29,13 +29,17 @@ def finished_outcome(run: Run, config: Config) -> Outcome | None:
     if not found or damage(found[-1].folder):
         return None
     progress = Progress.from_state(load_training_state(found[-1].folder)["progress"])
-    # Its end may have been moved since.
-    if not progress.finished or not progress.reason_to_finish(config.training):
+    # Its end may have been moved since, to where it stands too.
+    ended = progress.finished or (found[-1].scheduled and progress.step == config.training.max_steps)
+    reason = progress.reason_to_finish(config.training)
+    if not ended or not reason:
         return None
     if run.changes_since(found[-1].folder, config).moved:
         check_files(run, config, rows_of(training_files(config.data)))
     best = next((c for c in found if c.step == progress.best_step), None)
-    return Outcome(f"{progress.finished} (nothing to do; --restart begins anew)", progress.step, best)
+    return Outcome(
+        f"{progress.finished or reason} (nothing to do; --restart begins anew)", progress.step, best
+    )
 
 
 def read_newest(
@@ -68,6 +72,8 @@ def read_newest(
     state = load_training_state(folder)
     changes = run.changes_since(folder, config)
     if changes.ends:
+        if not whole.scheduled and state["progress"]["step"] == config.training.max_steps:
+            state["progress"]["validating"] = True  # it ends here, with the validation of an end
         _require_end_ahead(run, Progress.from_state(state["progress"]), config.training)
     return {
         "folder": str(folder),

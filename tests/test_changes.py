@@ -268,14 +268,40 @@ def _read_no_more(event: Event) -> None:
 def test_an_end_that_is_past_is_refused() -> None:
     train("runs/past", settings("training.max_steps=8"), stop=6)
     with pytest.raises(
-        UserError, match=r"training\.max_steps = 6 is not after step 6, where this run stands"
+        UserError, match=r"training\.max_steps = 5 is not after step 6, where this run stands"
     ):
-        train("runs/past", settings("training.max_steps=6"))
+        train("runs/past", settings("training.max_steps=5"))
     epochs = settings("training.max_steps=40", "training.log_every=1")
     (batches,) = [e["batches_an_epoch"] for e in train("runs/past", epochs, stop=39) if "batches" in str(e)]
     assert batches < 39
     with pytest.raises(UserError, match=r"training\.max_epochs = 1 are done at step 39"):
         train("runs/past", settings("training.max_steps=40", "training.max_epochs=1"))
+
+
+def test_the_end_may_be_where_it_was_validated() -> None:
+    train("runs/validated", settings("training.max_steps=8", "training.log_every=1"), stop=5)
+    shutil.rmtree("runs/validated/checkpoints/step-00000005")
+    end = settings("training.max_steps=4", "training.log_every=1")
+    (text,) = texts(train("runs/validated", end), "outcome")
+    assert text.startswith("4 steps done (nothing to do")
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_the_end_may_be_where_it_stands(step: int) -> None:
+    """It is validated and finished there, as if nothing had stopped it; at 4 a validation was stopped."""
+    train(f"runs/here-{step}", settings("training.max_steps=8", "training.log_every=1"), stop=step)
+    end = settings(f"training.max_steps={step}", "training.log_every=1")
+    (text,) = texts(train(f"runs/here-{step}", end), "outcome")
+    assert text.startswith(f"{step} steps done")
+    train(f"runs/straight-{step}", end)
+    assert torch.equal(weights(f"runs/here-{step}"), weights(f"runs/straight-{step}"))
+    found, expected = (
+        [(row["step"], row["bleu"], row["best"]) for row in metrics(f"runs/{name}-{step}", "validation")]
+        for name in ("here", "straight")
+    )
+    assert found == expected
+    (text,) = texts(train(f"runs/here-{step}", end), "outcome")
+    assert "nothing to do" in text
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
