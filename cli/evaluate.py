@@ -14,6 +14,7 @@ from nmt.cli import scores
 from nmt.cli.outputs import Outputs
 from nmt.cli.reading import Reading
 from nmt.cli.score import JSONL
+from nmt.cli.search_options import search_options
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -144,8 +145,6 @@ def evaluate(
         raise UserError(
             "--layer, --head and --shift choose the attention that --gold-alignment measures; add that"
         )
-    from nmt.cli.translation import search_options
-
     options_of_search = search_options(
         {
             "beam_size": beam_size,
@@ -154,12 +153,11 @@ def evaluate(
             "precision": precision,
             "batch_tokens": batch_tokens,
             "ensemble_by": ensemble_by,
-        }
+        },
+        ensemble=bool(ensemble),
     )
     if system and (options_of_search or ensemble):
         raise UserError("--system is a translation; options of search and --ensemble go with MODEL")
-    if ensemble_by is not None and not ensemble:
-        raise UserError("--ensemble-by is about several models; add --ensemble MODEL")
     if ensemble and gold_alignment is not None:
         raise UserError("--gold-alignment is about the attention of one model; leave out --ensemble")
     if model is not None and source is None:

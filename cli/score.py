@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nmt.cli import output as out
+from nmt.cli.search_options import search_options
 from nmt.cli.usage import check_order
 from nmt.errors import UserError
 
@@ -44,7 +45,7 @@ def score(
         float | None, typer.Option(min=0.0, max=100.0, help="Of score in jsonl; the model's without it.")
     ] = None,
     batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of the longer side a batch.")
+        str | None, typer.Option(metavar="auto|N", help="Tokens of the longer side a batch.")
     ] = None,
     ensemble: Annotated[
         list[Path] | None, typer.Option(help="A further model, to average with; may be given again.")
@@ -82,18 +83,19 @@ def score(
     from nmt.device import choose_device
     from nmt.scoring import Scorer
 
-    if ensemble_by is not None and not ensemble:
-        raise UserError("--ensemble-by is about several models; add --ensemble MODEL")
+    given = search_options(
+        {
+            "length_penalty": length_penalty,
+            "batch_tokens": batch_tokens,
+            "ensemble_by": ensemble_by,
+            "coverage_penalty": coverage_penalty,
+            "normalization": normalization,
+            "tag": tag,
+        },
+        ensemble=bool(ensemble),
+    )
     loaded = load_model(model, choose_device(device))
-    given = {
-        "length_penalty": length_penalty,
-        "batch_tokens": batch_tokens,
-        "ensemble_by": ensemble_by,
-        "coverage_penalty": coverage_penalty,
-        "normalization": normalization,
-        "tag": tag,
-    }
-    search = changed_search(loaded.config.search, {k: v for k, v in given.items() if v is not None})
+    search = changed_search(loaded.config.search, given)
     # What reads attention, for the coverage, reads the source as search does.
     loaded = replace(loaded, config=loaded.config.model_copy(update={"search": search}))
     others = [load_model(path, choose_device(device)) for path in ensemble or []]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from nmt.cli import output as out
 from nmt.cli.drawing import Drawing
 from nmt.cli.guiding import Guiding
 from nmt.cli.score import JSONL
+from nmt.cli.search_options import search_options
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from nmt.translator import Underway
 
 FORMATS = ("text", "jsonl")
-MEANS = ("probability", "log-probability")
-PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 ENGINES = ("nmt", "ctranslate2")
 
 
@@ -73,8 +72,6 @@ class Options:
             raise UserError("--dictionary goes with --replace-unknown; add that")
         if self.restart and self.output is None:
             raise UserError("--restart begins an --output anew; add that")
-        if self.ensemble_by is not None and not self.ensemble:
-            raise UserError("--ensemble-by is about several models; add --ensemble MODEL")
         if self.engine not in ENGINES:
             raise UserError(f"--engine {self.engine} is not known; use {' or '.join(ENGINES)}")
         if self.engine != "nmt":
@@ -90,7 +87,8 @@ class Options:
     def settings_of_search(self) -> dict[str, Any]:
         """Keys of the [search] section, and the values given, but those of `guiding`."""
         names = ("tag", "beam_size", "length_penalty", "batch_tokens", "precision", "max_source_tokens")
-        return search_options({name: getattr(self, name) for name in (*names, "ensemble_by")})
+        given = {name: getattr(self, name) for name in (*names, "ensemble_by")}
+        return search_options(given, ensemble=bool(self.ensemble))
 
 
 @dataclass(frozen=True)
@@ -274,27 +272,3 @@ class Translating:
             "dictionary": None if dictionary is None else sha256_of(dictionary),
             "longest seen": self._translator.longest_seen,
         }
-
-
-def search_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the command line that were given, as [search] has them.
-
-    Raises:
-        UserError: one is not known.
-    """
-    found = {key: value for key, value in given.items() if value is not None}
-    if found.get("precision", PRECISIONS[0]) not in PRECISIONS:
-        raise UserError(f"--precision {found['precision']} is not known; use {', '.join(PRECISIONS)}")
-    if found.get("ensemble_by", MEANS[0]) not in MEANS:
-        raise UserError(f"--ensemble-by {found['ensemble_by']} is not known; use {', '.join(MEANS)}")
-    tokens = found.get("batch_tokens", "auto")
-    if tokens != "auto":
-        if not _is_count(tokens):
-            raise UserError(f"--batch-tokens {tokens} is not a number from 1, or auto")
-        found["batch_tokens"] = int(tokens)
-    return found
-
-
-def _is_count(text: str) -> bool:
-    """Digits that are no zero; so many that they are no number for Python are not."""
-    return text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0

@@ -184,7 +184,15 @@ ALLOWED: dict[str, set[str]] = {
         "nmt.ctranslate2_model",
     },
     "nmt.export": {
-        *("nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors", "nmt.files", "nmt.search"),
+        *(
+            "nmt.checkpoint",
+            "nmt.config",
+            "nmt.data.*",
+            "nmt.errors",
+            "nmt.files",
+            "nmt.forced",
+            "nmt.search",
+        ),
         *("nmt.ctranslate2_engine", "nmt.ctranslate2_model", "nmt.long_sentences", "nmt.translator"),
     },
     # Batches -> model folders
