@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from nmt.run import Checkpoint
+from nmt.run import Checkpoint, sign
 from nmt.stream import Position
 from nmt.training_config import TrainingConfig
 
@@ -20,6 +21,7 @@ class Progress:
     batch: int = 0  # next batch of the window
     seconds: float = 0.0  # spent training, over all continuations
     best_score: float | None = None
+    best_loss: float | None = None  # of the same validation
     best_step: int = 0
     validations_since_best: int = 0
     validating: bool = False  # stopped in the validation after this step, which is to be made
@@ -42,6 +44,17 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         return asdict(self)
+
+    def note_scores(self, scores: Mapping[str, float], metric: str) -> bool:
+        """Whether a validation is the best so far; of equal ones that with the lower loss is, since at first
+        all BLEU is 0."""
+        score, loss = scores[metric], scores["loss"]
+        gain = 1.0 if self.best_score is None else sign(metric) * (score - self.best_score)
+        better = gain > 0 or (gain == 0 and self.best_loss is not None and loss < self.best_loss)
+        if better:
+            self.best_score, self.best_loss, self.best_step = score, loss, self.step
+        self.validations_since_best = 0 if better else self.validations_since_best + 1
+        return better
 
     def reason_to_finish(self, settings: TrainingConfig) -> str:
         """Why training ends after a validation; empty where it does not."""

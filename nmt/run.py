@@ -281,9 +281,9 @@ def _may_be(model: Path, sha256: str | None) -> bool:
 
 
 def rank(checkpoints: list[Checkpoint], metric: str) -> list[Checkpoint]:
-    """Best first by a validation metric; among equals the earlier."""
+    """Best first by a validation metric; among equals by the loss, then the earlier."""
     scored = [c for c in checkpoints if metric in c.scores]
-    return sorted(scored, key=lambda c: (-sign(metric) * c.scores[metric], c.step))
+    return sorted(scored, key=lambda c: (-sign(metric) * c.scores[metric], c.scores.get("loss", 0.0), c.step))
 
 
 def sign(metric: str) -> int:

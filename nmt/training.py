@@ -41,7 +41,7 @@ from nmt.preflight import preflight
 from nmt.progress import Outcome, Progress
 from nmt.ranks import ALONE, Ranks
 from nmt.resources import check_epoch, check_share, peak_memory, take_device, with_workers
-from nmt.run import Run, sign
+from nmt.run import Run
 from nmt.stream import Stream
 from nmt.tensorboard import Board
 from nmt.validation import Validation
@@ -298,11 +298,7 @@ class Trainer:
             )
         if not math.isfinite(scores["loss"]):
             raise self.nonfinite.error(f"{progress.step:,}")
-        score = scores[settings.metric]
-        better = progress.best_score is None or sign(settings.metric) * (score - progress.best_score) > 0
-        if better:
-            progress.best_score, progress.best_step = score, progress.step
-        progress.validations_since_best = 0 if better else progress.validations_since_best + 1
+        better = progress.note_scores(scores, settings.metric)
         self.keeper.log(
             progress,
             {

@@ -188,11 +188,12 @@ def test_standard_input_output_and_ensemble(tiny_run: Path, tmp_path: Path) -> N
     assert gzip.decompress((tmp_path / "packed.gz").read_bytes()) == expected.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["packed.gz", "plain"]
     # Of each token the mean of the probabilities that the models give it alone.
-    best, last, both = (
+    models = sorted((tiny_run / RUN / "checkpoints").iterdir())
+    first, last, both = (
         records(nmt("score", *given, *TEST, "--format", "jsonl").lines)
-        for given in ([f"{RUN}/best"], [f"{RUN}/last"], [f"{RUN}/best", "--ensemble", f"{RUN}/last"])
+        for given in ([models[0]], [models[-1]], [models[0], "--ensemble", models[-1]])
     )
-    for one, two, mean in zip(best, last, both, strict=True):
+    for one, two, mean in zip(first, last, both, strict=True):
         alone = zip(one["token_log_probabilities"], two["token_log_probabilities"], strict=True)
         expected_mean = [math.log((math.exp(a) + math.exp(b)) / 2) for a, b in alone]
         assert mean["token_log_probabilities"] == pytest.approx(expected_mean, abs=1e-5)
