@@ -172,6 +172,10 @@ class Translating:
             raise UserError(
                 f"--n-best {options.n_best} is more than the beam of {search.beam_size}; raise --beam-size"
             )
+        if options.drawing.drawn:
+            for key in ("coverage_penalty", "no_repeat_ngram"):
+                if getattr(search, key):
+                    out.warn(f"search.{key} of the model is for beam search: samples are drawn without it")
         return search
 
     def _load_engine(self) -> tuple[LoadedModel, SearchConfig, Engine]:

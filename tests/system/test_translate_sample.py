@@ -13,6 +13,7 @@ from sacrebleu.metrics.chrf import CHRF
 from support import Nmt
 from translating import RUN, hostile_lines, write_lines
 
+from nmt.checkpoint import load_model, save_model, weights_of
 from nmt.cli.drawing import Drawing
 from nmt.cli.translation import Options, Translating
 from nmt.partial import PartialFile, partial_of
@@ -100,6 +101,23 @@ def test_least_risk(tiny_run: Path, utility: str, metric: Any) -> None:
         )
     best = nmt("translate", RUN, "--mbr", "12", "--utility", utility, *options, stdin=text_of(lines)).lines
     assert best == [own[0] for own in texts(found)]
+
+
+def test_samples_are_drawn_without_what_is_for_beams(tiny_run: Path, tmp_path: Path) -> None:
+    loaded = load_model(tiny_run / RUN)
+    search = loaded.config.search.model_copy(update={"no_repeat_ngram": 2})
+    config = loaded.config.model_copy(update={"search": search})
+    tokenizers = loaded.source_tokenizer, loaded.target_tokenizer
+    save_model(tmp_path / "model", weights_of(loaded.model), config, *tokenizers, {})
+    nmt = Nmt(tiny_run)
+    expected = nmt("translate", RUN, "--sample", stdin=b"A cat.\n")
+    done = nmt("translate", tmp_path / "model", "--sample", stdin=b"A cat.\n")
+    assert done.stdout == expected.stdout
+    assert "search.no_repeat_ngram" not in expected.stderr
+    assert (
+        "search.no_repeat_ngram of the model is for beam search: samples are drawn without it" in done.stderr
+    )
+    assert "no_repeat" not in nmt("translate", tmp_path / "model", stdin=b"A cat.\n").stderr
 
 
 def test_other_draws_do_not_continue(tiny_run: Path, tmp_path: Path) -> None:
