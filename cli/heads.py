@@ -41,9 +41,7 @@ MEANINGS = {
     ("of most",): "that entropy, as a share of what even weights would have",
     ("confidence",): "the largest weight of a row, a mean",
     ("at -1", "at 0", "at +1"): "weight one place back, at the same place, one place on",
-    (
-        "positional",
-    ): "the distance at which the largest weight is most often, and how often; * in 90 % or more",
+    ("positional",): "where the largest weight is most often, by distance, and how often; * in 90 % or more",
     ("rare",): "how often the largest weight is on the rarest token of the source",
     ("copying",): "weight on the source word that is copied",
     ("induction",): "weight on what followed the first time, where two tokens in a row come again",
