@@ -159,6 +159,7 @@ def test_pad_takes_arrays_of_small_types() -> None:
 
 
 @pytest.mark.skipif(not MULTI30K.is_dir(), reason=f"no Multi30k under {MULTI30K}")
+@pytest.mark.slow
 def test_padding_on_multi30k() -> None:
     """29,000 pairs, 8,000 shared BPE units, 4,096 tokens a batch: less than a tenth is padding."""
     sides = [

@@ -342,6 +342,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         program.main(["--repeats", "0"])
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own(model: tuple[Path, Path], nmt: Nmt) -> None:
     """What it answers is what `nmt translate` writes; of one that cannot load, an error."""
     spec = Spec("nmt", str(model[0]), beam_size=3, threads=1)

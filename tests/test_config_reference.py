@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from support import Nmt
@@ -263,6 +263,7 @@ def test_unknown_names(nmt: Nmt, name: str, nearest: str) -> None:
     assert nearest in nmt.error("config", name)
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.text())
 def test_any_name_is_a_group_or_one_line(name: str) -> None:
     message = ""

@@ -147,6 +147,7 @@ def test_a_signal_to_one_of_two_stops_the_validation_of_both(folder: Path, place
     assert end_state(Path(arguments[3])) == end_state(Path(whole))
 
 
+@pytest.mark.slow
 def test_a_validation_that_waits_is_made_where_it_was_left(folder: Path) -> None:
     """Though no key asks for one there any more."""
     interrupt = SimpleNamespace(signal=None)

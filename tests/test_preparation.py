@@ -180,7 +180,7 @@ print(calls)
 """
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(folder: Path, workers: int) -> None:
     (folder / "c.toml").write_text(
         CONFIG.format(folder=folder).replace("[tokenizer]", f"workers = {workers}\n[tokenizer]")

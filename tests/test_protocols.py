@@ -217,5 +217,5 @@ def test_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_sacremoses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sacremoses", None)
-    with pytest.raises(UserError, match=r"pip install 'nmt\[recipes\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[recipes\]'"):
         list(moses.tokenise(["a"], "en"))

@@ -487,24 +487,8 @@ def test_changed_corpora_are_named(tmp_path: Path, folder: Path) -> None:
         file = project / f"corpus/{part}.{side}"
         text = file.read_text()
         file.write_text(text.replace("\n", " anders\n", 1))
-        more = ["--set", "training.max_steps=2"]
-        # Not finished, so that it would go on.
-        state = project / "runs/tiny/last/training_state.pt"
-        _reopen(state)
-        said = nmt_.error("train", "tiny.toml", *more)
+        said = nmt_.error("train", "tiny.toml", "--set", "training.max_steps=3")
         kind = "training" if part == "train" else part
         assert f"the {kind} corpus is not the one this run was begun with: its files changed (corpus/" in said
         assert f"{part}.{side}); put them back" in said
         file.write_text(text)
-
-
-def _reopen(state: Path) -> None:
-    """Let a checkpoint be of a training that is not finished."""
-    import hashlib
-
-    content = torch.load(state, weights_only=True)
-    content["progress"]["finished"] = ""
-    torch.save(content, state)
-    manifest = json.loads((state.parent / "manifest.json").read_text())
-    manifest["files"][state.name] = hashlib.sha256(state.read_bytes()).hexdigest()
-    (state.parent / "manifest.json").write_text(json.dumps(manifest))

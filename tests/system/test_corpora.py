@@ -40,7 +40,8 @@ def children_of(process: int) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_stopped_while_others_sample(folder: Path, number: int) -> None:
     nmt = Nmt(folder)
     run = f"runs/stopped-{number}"
@@ -71,6 +72,7 @@ def is_running(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_changed_corpus_is_refused_before_it_is_prepared(folder: Path) -> None:
     nmt = Nmt(folder)
     file = folder / "corpus/train.en"

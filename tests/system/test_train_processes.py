@@ -87,7 +87,7 @@ def test_a_signal_to_one_stops_all_after_the_same_step(folder: Path, number: int
     assert end_state(folder / "runs" / run) == end_state(folder / "runs/two")
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_process_ends_the_others_and_loses_nothing(folder: Path, rank: int) -> None:
     run = f"killed-{rank}"
     several = Several(folder, command(*train(run)))

@@ -177,6 +177,7 @@ def test_what_does_not_go_together(tiny_run: Path, options: list[str], message: 
     assert message in Nmt(tiny_run).error("translate", RUN, *options, stdin=b"A cat.\n")
 
 
+@pytest.mark.slow
 def test_processes_and_ensembles_draw_the_same(tiny_run: Path, tmp_path: Path) -> None:
     """Whichever process has the line; and a model with itself has the same probabilities."""
     nmt, source = Nmt(tiny_run), write_lines(tmp_path / "in", LINES)
