@@ -75,7 +75,8 @@ def kept(error: BaseException, lines: int, partial: Path, options: Options) -> B
     if isinstance(error, InterruptedRun):
         return InterruptedRun(f"{error}; {on}", error.exit_code - 128)
     if isinstance(error, UserError):
-        if error.file in map(str, options.guiding.files.values()):  # what is begun is of the file as it is
+        guides = list(map(str, options.guiding.files.values()))
+        if error.file in guides:  # what is begun is of the file as it is
             on = f"{count} translated, in {partial}: with that file changed, --restart begins anew"
         else:
             on = f"{count} translated, in {partial}: once that is mended, the same command goes on after them"
