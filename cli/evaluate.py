@@ -187,23 +187,27 @@ def evaluate(
     inputs = [*reference, *([source] if source else [])]
     references = [list(read_lines(path)) for path in reference]
 
-    def read_parallel(path: str | Path, *, is_system: bool = False) -> list[str]:
-        lines = list(read_lines(path))
-        if is_system and (str(path).endswith(JSONL) or (lines and is_record(lines[0]))):
-            lines = first_texts(lines, file=str(path))
-            out.note(f"{path}: JSON lines; the first translation of each is scored")
+    def parallel(path: str | Path, lines: list[str]) -> list[str]:
         error = unequal_lengths(str(path), lines, str(reference[0]), references[0])
         if error is not None:
             raise error
         inputs.append(Path(path))
         return lines
 
+    def read_system(path: str) -> list[str]:
+        lines = list(read_lines(path))
+        if path.endswith(JSONL) or (lines and is_record(lines[0])):
+            lines = first_texts(lines, file=path)
+            out.note(f"{path}: JSON lines; the first translation of each is scored")
+        return parallel(path, lines)
+
     for file, lines in zip(reference, references, strict=True):
         if lines and is_record(lines[0]):
             raise UserError("has JSON lines, as translations may; give references as plain text", file=file)
     if not references[0]:
         raise UserError("there are no lines to evaluate", file=reference[0])
-    references = [references[0], *(read_parallel(path) for path in reference[1:])]
+    for file, lines in zip(reference[1:], references[1:], strict=True):
+        parallel(file, lines)
     hypotheses: dict[str, list[str]] = {}
     for given in system or []:
         system_name, equals, path = given.partition("=")
@@ -211,8 +215,8 @@ def evaluate(
             raise UserError(f"--system {given} is not of the form NAME=FILE")
         if system_name in hypotheses:
             raise UserError(f"--system {given}: there are two systems of that name; call one otherwise")
-        hypotheses[system_name] = read_parallel(path, is_system=True)
-    sources = None if source is None else read_parallel(source)
+        hypotheses[system_name] = read_system(path)
+    sources = None if source is None else parallel(source, list(read_lines(source)))
     if model is not None and tokenize is None:
         tokenize = default_tokenizer(_target_language(model))
     check(len(references[0]), references, tokenize=tokenize, names=[str(path) for path in reference])

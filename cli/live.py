@@ -68,10 +68,8 @@ class LiveView(Lines):
         """As many of the parts as the terminal has room for, whole ones, in the order they are shown; the bar
         where all of them leave room for it."""
         elapsed = str(timedelta(seconds=int(time.perf_counter() - self.began)))
-        around = (
-            len(f"step {total}/{total} ") + len(f" {elapsed}") + 2
-        )  # the clock goes on between two events
-        room = self.console.width - around
+        # Two more, since the clock goes on between two events.
+        room = self.console.width - len(f"step {total}/{total}  {elapsed}") - 2
         kept = list(parts)
         while kept and sum(len(parts[name]) + 2 for name in kept) - 2 > room:
             kept.pop()

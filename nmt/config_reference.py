@@ -231,15 +231,14 @@ def _words(kind: Any, bounds: Iterable[Any] = ()) -> str:
     if kind is bool:
         return "true or false"
     given = {
-        name: to_toml(value) for name in _BOUNDS for b in bounds if (value := _bound(b, name)) is not None
+        name: to_toml(value)
+        for name in _BOUNDS
+        for bound in bounds
+        if (value := getattr(bound, name, None)) is not None
     }
     if {"ge", "le"} <= given.keys():
         return f"{_NAMES[kind]}, {given['ge']} to {given['le']}"
     return ", ".join([_NAMES[kind], *(_BOUNDS[name].format(value) for name, value in given.items())])
-
-
-def _bound(metadata: Any, name: str) -> Any:
-    return getattr(metadata, name, None)
 
 
 def _either(parts: list[str]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from support import Nmt, prepare_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,6 +20,15 @@ def multi30k() -> Path:
     if not (folder / "train.en.gz").exists():
         pytest.skip("needs Multi30k in ../shared/data, which is not part of the project")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small models are fastest with one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,18 +23,12 @@ from nmt.models.transformer import Transformer
 from nmt.scoring import Scorer
 from nmt.translator import Translator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SEARCH = SearchConfig(beam_size=2, length_penalty=0.7, max_length_factor=0.0, max_length_offset=5)
 WORDS = [f"s{number}" for number in range(SOURCE_VOCABULARY - 4)]
 POSITIONS = 32
 LINES = ["s1 s2 s3", "zebra s1", " ".join(WORDS * 3), "", "s4", "x" * 100, f"{'y' * 50} s1 {'z' * 50}"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

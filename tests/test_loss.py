@@ -11,16 +11,10 @@ from torch.nn import functional as F
 
 from nmt.loss import CHUNK, cross_entropy_sum, log_probabilities
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 N, D, V = 23, 5, 11
 CLOSE = dict(rtol=1e-10, atol=1e-10)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def case(

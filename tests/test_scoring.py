@@ -27,6 +27,8 @@ from nmt.hypotheses import Chosen, read_record
 from nmt.scoring import Scored, Scorer
 from nmt.translator import Translator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FOUR = ["post-sinusoidal", "recurrent-lstm", "bahdanau-tied", "luong-general-global-fed"]
 SEARCH = SearchConfig(
     beam_size=3, length_penalty=0.7, max_length_factor=1.0, max_length_offset=5, max_source_tokens=20
@@ -37,14 +39,6 @@ HOSTILE = [
     *(SPACE, f"{SPACE}{SPACE} {SPACE}", f"a{SPACE}b c", "nul\0 \0", "😀👩‍👩‍👧 漢字", "e\u0301 \u0301"),
     *("<s> </s> <unk>", "<0x41><0x0A> x", "\ufeffA", "שלום", '"\\,;{}[]'),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

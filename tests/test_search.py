@@ -16,16 +16,10 @@ from nmt.beam import Beam, beam_search
 from nmt.search import Hypothesis, Sentence, length_penalty
 from nmt.top_k import top_k
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BEGIN, END = 0, 1
 ALPHAS = (0.0, 0.6, 1.0, 2.0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- a model that is a table -------------------------------------------------------------------------------

@@ -23,19 +23,13 @@ from nmt.hypotheses import read_record
 from nmt.scoring import Scorer
 from nmt.translator import Translator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SEARCH = SearchConfig(
     beam_size=4, length_penalty=0.7, max_length_factor=1.0, max_length_offset=5, max_source_tokens=20
 )
 LINES = ["s1 s2 s3", "s4", "", "s5 s6 s7 s8 s9 s10 s11 s12 s13", "s2 s2 s2 s2", "s3 s9"] * 5
 ATTENTIVE = [name for name in MODELS if not name.startswith("recurrent")]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

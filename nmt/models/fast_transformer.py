@@ -45,13 +45,10 @@ class SourceMemory:
         return SourceMemory(self.mask_BS[sentences_B, :most], count_B, layers)
 
     def put(self, sentences_R: Tensor, other: SourceMemory) -> SourceMemory:
-        layers = []
-        for mine, new in zip(self.layers_RSF, other.layers_RSF, strict=True):
-            if new.size(1) <= mine.size(1):
-                mine[:, : new.size(1)].index_copy_(0, sentences_R, new)
-                layers.append(mine)
-            else:
-                layers.append(put_rows(mine, sentences_R, new, dim=1))
+        layers = [
+            put_rows(mine, sentences_R, new, dim=1)
+            for mine, new in zip(self.layers_RSF, other.layers_RSF, strict=True)
+        ]
         mask_BS = put_rows(self.mask_BS, sentences_R, other.mask_BS, dim=1)
         return SourceMemory(mask_BS, self.count_B.index_copy(0, sentences_R, other.count_B), layers)
 

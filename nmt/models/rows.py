@@ -14,12 +14,12 @@ def put_rows(x: Tensor, rows_R: Tensor, other: Tensor, *, dim: int) -> Tensor:
     The two may differ in axis `dim`, which is padded with zeros; x itself is written to unless it is
     the narrower one.
     """
-    missing = other.size(dim) - x.size(dim)
+    width, missing = other.size(dim), other.size(dim) - x.size(dim)
     if missing > 0:
         x = F.pad(x, [0, 0] * (x.dim() - 1 - dim) + [0, missing])
-    elif missing < 0:
-        other = F.pad(other, [0, 0] * (x.dim() - 1 - dim) + [0, -missing])
-    return x.index_copy_(0, rows_R, other)
+    x.narrow(dim, 0, width).index_copy_(0, rows_R, other)
+    x.narrow(dim, width, x.size(dim) - width).index_fill_(0, rows_R, 0)
+    return x
 
 
 @dataclass(frozen=True)

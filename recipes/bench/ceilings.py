@@ -43,7 +43,7 @@ def measure_one(
     with torch.inference_mode(), torch.device(device):
         try:
             return _speed(KINDS[kind](*shape), shape, seconds, _AT_ONCE if kind.startswith("nmt") else 1)
-        except (RuntimeError, NotImplementedError):
+        except RuntimeError:
             return None
 
 
@@ -73,7 +73,7 @@ def _linear(n: int, width: int, outputs: int, kind: torch.dtype = torch.float32)
 def _own(n: int, width: int, outputs: int, precision: str) -> Callable[[], Tensor]:
     """As search multiplies: each core its own rows, here a share of them, `_AT_ONCE` times."""
     if not available():
-        raise NotImplementedError
+        raise RuntimeError("not compiled for this processor")
     matrix = Matrix(torch.randn(outputs, width), None, precision)
     shares = [share.contiguous() for share in torch.randn(n, width).chunk(torch.get_num_threads())]
 

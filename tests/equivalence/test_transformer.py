@@ -23,14 +23,6 @@ Array = npt.NDArray[np.float64]
 WIDTH, HEADS, INNER = 32, 4, 48
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def randomize(module: nn.Module, seed: int) -> None:
     """No parameter keeps a value, such as 0 or 1, that would hide a mistake."""
     generator = torch.Generator().manual_seed(seed)
