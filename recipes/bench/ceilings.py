@@ -47,6 +47,15 @@ def measure_one(
             return None
 
 
+def ceiling(precision: str, device: str = "cpu") -> float:
+    """1e9 operations a second of a large product in a precision, by whichever of `KINDS` is fastest."""
+    shape = SHAPES[1] if device == "cpu" else GPU_SHAPE
+    kinds = [kind for kind in KINDS if kind.split()[-1] == precision]
+    if device != "cpu":
+        kinds = [f"F.linear {precision}"]
+    return max(measure_one(kind, shape, device=device) or 0.0 for kind in kinds)
+
+
 def _speed(product: Callable[[], Tensor], shape: tuple[int, int, int], seconds: float, at_once: int) -> float:
     """The median of runs of so many products, in 1e9 operations a second, an addition and a product being
     two."""

@@ -63,6 +63,7 @@ FEEDING = "general, input feeding"
 ROWS = [
     Row("Transformer tiny", TINY),
     Row("Transformer tiny", TINY, "bfloat16"),
+    Row("Transformer tiny", TINY, "int8"),
     Row("plain PyTorch tiny", TINY, plain=True),
     Row("plain PyTorch tiny", TINY, "bfloat16", plain=True),
     Row("Bahdanau 256", _bahdanau(256)),
@@ -71,6 +72,7 @@ ROWS = [
     Row("no attention 256", NO_ATTENTION),
     Row("Transformer base", BASE, large=True),
     Row("Transformer base", BASE, "bfloat16", large=True),
+    Row("Transformer base", BASE, "int8", large=True),
     Row("plain PyTorch base", BASE, plain=True, large=True),
     Row("plain PyTorch base", BASE, "bfloat16", plain=True, large=True),
     Row("Transformer big", BIG, "bfloat16", large=True, gpu=True),

@@ -21,12 +21,10 @@ from nmt.memory import peak_mib
 from nmt.run import Run
 from nmt.training import Trainer
 
-from .ceilings import GPU_SHAPE, measure_one
+from .ceilings import ceiling
 from .parts import shares
 from .plain import PlainLoop, PlainTransformer
 from .training import Trained
-
-CEILING = (2048, 2048, 2048)
 
 
 def measure(asked: Trained) -> dict[str, Any]:
@@ -56,9 +54,7 @@ def measure(asked: Trained) -> dict[str, Any]:
     return {
         "target_tokens_per_second": speed,
         "gflops": gflops,
-        "ceiling_gflops": measure_one(
-            f"F.linear {asked.precision}", CEILING if device == "cpu" else GPU_SHAPE, device=device
-        ),
+        "ceiling_gflops": ceiling(asked.precision, device),
         "peak_mib": peak,
         "parts": parts,
     }
