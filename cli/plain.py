@@ -67,6 +67,7 @@ def preflight(event: dict[str, Any]) -> list[str]:
             else f"{event['steps']:,} steps are {event['epochs']:,.1f} epochs"
         ),
         f"device      {device}",
+        *([f"precision   {event['precision_note']}"] if event["precision_note"] else []),
         f"compile     {_COMPILE['cpu' if event['device'] == 'cpu' else 'gpu']}",
         f"run         {event['run']}",
     ]

@@ -152,6 +152,11 @@ class Translating:
             utility=options.drawing.utility_of_risk(),
         )
         self._translator.prepare()
+        if engine is None and self._search.precision == "bfloat16" and self._translator.device.type == "cpu":
+            from nmt.precision import slow_in_bfloat16
+
+            if slow_in_bfloat16():
+                out.warn("this processor has no instructions for bfloat16; float32 and int8 are faster")
         most, seen = self._translator.most_source_tokens, self._translator.longest_seen
         if options.max_source_tokens is not None:
             self._translator.longest_seen = seen = most

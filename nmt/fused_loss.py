@@ -26,7 +26,7 @@ class _Loss(ctypes.Structure):
 
     _fields_ = [
         *((name, _pointer) for name in ("hidden", "weight", "bias", "target")),
-        *((name, _int) for name in ("rows", "width", "vocabulary", "pairs", "gradient", "threads")),
+        *((name, _int) for name in ("rows", "width", "vocabulary", "kind", "gradient", "threads")),
         *((name, ctypes.c_float) for name in ("smoothing", "z_loss")),
         *((name, _pointer) for name in ("panels", "by_outputs", "room", "hidden_grad", "weight_grads")),
         *((name, _pointer) for name in ("bias_grads", "smoothed", "plain")),
@@ -38,17 +38,19 @@ def _library() -> Any:
     library = kernels.library() if products.available() else None
     if library is None or not hasattr(library, "nmt_cross_entropy"):
         return None
-    library.nmt_can_pair.restype = library.nmt_loss_room.restype = _int
-    library.nmt_loss_room.argtypes = [_int, _int]
+    library.nmt_can_pair.restype = _int
+    for name in ("nmt_loss_room", "nmt_loss_panels", "nmt_loss_by_outputs"):
+        function = getattr(library, name)
+        function.argtypes, function.restype = [_int, _int, _int], _int
     library.nmt_cross_entropy.argtypes, library.nmt_cross_entropy.restype = [_pointer], None
     return library
 
 
 def available(kind: torch.dtype) -> bool:
-    """Whether products can be of this type: float32, or bfloat16 with sums in float32."""
-    if _library() is None:
+    """Whether factors of products can be of this type: float32, bfloat16, or int8; sums are float32."""
+    if _library() is None or kind not in kernels.KINDS:
         return False
-    return kind == torch.float32 or (kind == torch.bfloat16 and bool(_library().nmt_can_pair()))
+    return kind != torch.bfloat16 or bool(_library().nmt_can_pair())
 
 
 def cross_entropy(
@@ -78,32 +80,38 @@ def cross_entropy(
         raise IndexError(f"a target is not among the {len(weight_VD)} outputs")
     hidden_ND, weight_VD, target_N = hidden_ND.contiguous(), weight_VD.contiguous(), target_N.contiguous()
     rows, width = hidden_ND.shape
-    vocabulary, pairs, threads = len(weight_VD), kind == torch.bfloat16, threads_for(weight_VD)
-    library, padded = _library(), width + -width % 32
-    words = (width + 1) // 2 if pairs else width
-    copied = (vocabulary + 1) // 2 if pairs else vocabulary if width % 32 else 0
-    panels = torch.empty((vocabulary + -vocabulary % 32) * words)
-    by_outputs = torch.empty(copied * padded + 32) if copied and gradient else None
-    room = torch.empty(threads * (library.nmt_loss_room(width, vocabulary) // 4))
+    vocabulary, number, threads, library = (
+        len(weight_VD),
+        kernels.KINDS[kind],
+        threads_for(weight_VD),
+        _library(),
+    )
+    shape = (number, width, vocabulary)
+    panels = torch.empty(library.nmt_loss_panels(*shape))
+    copied = library.nmt_loss_by_outputs(*shape)
+    by_outputs = torch.empty(copied) if copied and gradient else None
+    room = torch.empty(threads * library.nmt_loss_room(*shape))
     hidden_grad = torch.empty_like(hidden_ND) if gradient else None
     weight_grads = torch.zeros((threads, vocabulary, width)) if gradient else None
     bias_grads = torch.zeros((threads, vocabulary)) if gradient and bias_V is not None else None
     smoothed_W, plain_W = torch.zeros((2, threads), dtype=torch.float64)
     call = _Loss(
         *map(_address, (hidden_ND, weight_VD, None if bias_V is None else bias_V.contiguous(), target_N)),
-        *(rows, width, vocabulary, pairs, gradient, threads, smoothing, z_loss),
+        *(rows, width, vocabulary, number, gradient, threads, smoothing, z_loss),
         *map(
             _address, (panels, by_outputs, room, hidden_grad, weight_grads, bias_grads, smoothed_W, plain_W)
         ),
     )
     library.nmt_cross_entropy(ctypes.byref(call))
-    return (
-        smoothed_W.sum().float(),
-        plain_W.sum().float(),
-        hidden_grad,
-        summed(weight_grads),
-        summed(bias_grads),
-    )
+    weight_grad, bias_grad = summed(weight_grads), summed(bias_grads)
+    if kind == torch.int8 and smoothing:  # what it spreads evenly, which C has left out
+        if hidden_grad is not None:
+            hidden_grad -= smoothing * weight_VD.mean(dim=0)
+        if weight_grad is not None:
+            weight_grad -= smoothing / vocabulary * hidden_ND.sum(dim=0)
+        if bias_grad is not None:
+            bias_grad -= smoothing / vocabulary * rows
+    return smoothed_W.sum().float(), plain_W.sum().float(), hidden_grad, weight_grad, bias_grad
 
 
 def threads_for(weight: Tensor) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,11 @@ from nmt.data.batches import Batch
 from nmt.data.tokenizer import PAD
 from nmt.errors import UserError
 from nmt.guided import Guided, Record
-from nmt.linear import available, products_of
 from nmt.loss import cross_entropy_sum
 from nmt.parameters import Parameters
+from nmt.precision import Precision
 from nmt.r_drop import r_drop_sum
 from nmt.ranks import ALONE
-
-REDUCED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Gradient:
@@ -48,7 +46,7 @@ class Gradient:
         model: Any,
         device: torch.device,
         *,
-        precision: str,
+        precision: Precision,
         smoothing: float,
         scaler: Any,
         z_loss: float = 0.0,
@@ -59,11 +57,7 @@ class Gradient:
         self.model = model
         self.parameters = parameters or Parameters(model, ALONE)
         self.device = device
-        self.reduced = REDUCED.get(precision)
-        # On a CPU that can, products alone are of the reduced type; else all that autocast makes so.
-        self.factors = None
-        if device.type == "cpu" and self.reduced == torch.bfloat16 and available(torch.bfloat16):
-            self.factors = self.reduced
+        self.precision = precision
         self.smoothing = smoothing
         self.z_loss, self.r_drop = z_loss, r_drop
         self.guided = guided
@@ -143,7 +137,7 @@ class Gradient:
             *(hidden_ND, weight_VD, bias_V, target_N),
             smoothing=smoothing,
             z_loss=self.z_loss,
-            factors=self.factors,
+            factors=self.precision.output,
         )
         return (loss if guided is None else loss + guided), plain
 
@@ -155,7 +149,7 @@ class Gradient:
             *(hidden1_ND, hidden2_ND, weight_VD, bias_V, target_N),
             alpha=self.r_drop,
             smoothing=self.smoothing,
-            factors=self.factors,
+            factors=None if self.precision.output == torch.int8 else self.precision.output,
         )
         if guided1 is not None and guided2 is not None:
             loss = loss + (guided1 + guided2) / 2
@@ -174,12 +168,12 @@ class Gradient:
         guided = self.guided if links_N3 is not None and len(links_N3) else None
         record = Record()
         options = {} if guided is None else {"record": record, "recorded_layer": guided.layer}
-        with self._precision():
+        with self.precision.of_layers(self.device):
             memory = self.model.encode(source_BS, source_BS != PAD)
             hidden_BTD = self.model.decode(input_BT, memory, **options)
         hidden_ND = hidden_BTD.flatten(0, 1)[self._moved(places_N)]
-        reduced = self.reduced is not None and self.factors is None
-        hidden_ND = hidden_ND.to(self.reduced) if reduced else hidden_ND
+        reduced = self.precision.autocast
+        hidden_ND = hidden_ND if reduced is None else hidden_ND.to(reduced)
         alignment = None if guided is None or links_N3 is None else guided.loss(record[0], links_N3)
         return hidden_ND, target_N, alignment
 
@@ -194,19 +188,11 @@ class Gradient:
         """The output matrix and its bias."""
         output = self.model.embeddings.output
         weight_VD, bias_V = output.weight, output.bias
-        if self.reduced is not None and self.factors is None:
-            weight_VD = weight_VD.to(self.reduced)
-            bias_V = None if bias_V is None else bias_V.to(self.reduced)
+        reduced = self.precision.autocast
+        if reduced is not None:
+            weight_VD = weight_VD.to(reduced)
+            bias_V = None if bias_V is None else bias_V.to(reduced)
         return weight_VD, bias_V
-
-    def _precision(self) -> AbstractContextManager[None]:
-        """Of what the model computes."""
-        if self.reduced is None:
-            return nullcontext()
-        if self.factors is not None:
-            return products_of(self.factors)
-        autocast: AbstractContextManager[None] = torch.autocast(self.device.type, self.reduced)
-        return autocast
 
     @contextmanager
     def judging(self, model: Any) -> Iterator[None]:

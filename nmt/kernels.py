@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # of factors in training: words.h
 MOST_HEAD_WIDTH = 256  # of attention: MOST_WIDTH in kernels.c
 
 _int, _float, _pointer = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p

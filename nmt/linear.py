@@ -33,7 +33,7 @@ class _Linear(ctypes.Structure):
 
     _fields_ = [
         *((name, _pointer) for name in ("x", "weight", "bias")),
-        *((name, _int) for name in ("rows", "inputs", "outputs", "pairs", "relu", "threads")),
+        *((name, _int) for name in ("rows", "inputs", "outputs", "kind", "relu", "threads")),
         *((name, _pointer) for name in ("panels", "x_panels", "room", "y", "y_grad", "x_grad")),
         *((name, _pointer) for name in ("weight_grad", "bias_grad")),
     ]
@@ -44,7 +44,9 @@ def _library() -> Any:
     library = kernels.library() if fused_loss.available(torch.float32) else None
     if library is None or not hasattr(library, "nmt_linear_forward"):
         return None
-    library.nmt_linear_room.argtypes, library.nmt_linear_room.restype = [_int, _int], _int
+    for name in ("nmt_linear_room", "nmt_linear_panels"):
+        function = getattr(library, name)
+        function.argtypes, function.restype = [_int, _int, _int], _int
     for name in ("nmt_linear_forward", "nmt_linear_backward"):
         function = getattr(library, name)
         function.argtypes, function.restype = [_pointer], None
@@ -100,7 +102,7 @@ class _LinearFunction(torch.autograd.Function):
         y = x.new_empty(*x.shape[:-1], outputs)
         call, room = _call(x, weight_OI, y, kind, relu)
         bias_O = None if bias_O is None else bias_O.contiguous()
-        panels = x.new_empty(_whole(outputs) * _words(call, inputs))
+        panels = x.new_empty(_library().nmt_linear_panels(call.kind, inputs, outputs))
         call.bias, call.panels = _address(bias_O), panels.data_ptr()
         _library().nmt_linear_forward(ctypes.byref(call))
         ctx.save_for_backward(x, weight_OI, y if relu else None)
@@ -116,8 +118,9 @@ class _LinearFunction(torch.autograd.Function):
         call, room = _call(x, weight_OI, y, ctx.kind, y is not None)
         outputs, inputs = weight_OI.shape
         x_wanted, weight_wanted, bias_wanted, *_ = ctx.needs_input_grad
-        panels = x.new_empty(_whole(inputs) * _words(call, outputs)) if x_wanted else None
-        x_panels = x.new_empty(_whole(inputs) * _words(call, call.rows)) if weight_wanted else None
+        laid_out = _library().nmt_linear_panels
+        panels = x.new_empty(laid_out(call.kind, outputs, inputs)) if x_wanted else None
+        x_panels = x.new_empty(laid_out(call.kind, call.rows, inputs)) if weight_wanted else None
         x_grad = torch.empty_like(x) if x_wanted else None
         weight_grad = torch.empty_like(weight_OI) if weight_wanted else None
         bias_grad = x.new_empty(outputs) if bias_wanted else None
@@ -134,21 +137,11 @@ def _call(
     """And the room it works in, which must live as long."""
     outputs, inputs = weight_OI.shape
     threads = torch.get_num_threads()
-    room = x.new_empty(threads * (_library().nmt_linear_room(inputs, outputs) // 4))
+    room = x.new_empty(threads * _library().nmt_linear_room(kernels.KINDS[kind], inputs, outputs))
     call = _Linear(x.data_ptr(), weight_OI.data_ptr(), None, x.numel() // inputs, inputs, outputs)
-    call.pairs, call.relu, call.threads = kind == torch.bfloat16, relu, threads
+    call.kind, call.relu, call.threads = kernels.KINDS[kind], relu, threads
     call.room, call.y = room.data_ptr(), _address(y)
     return call, room
-
-
-def _words(call: _Linear, count: int) -> int:
-    """Of 32 bits, for so many numbers that are added up."""
-    return (count + 1) // 2 if call.pairs else count
-
-
-def _whole(count: int) -> int:
-    """In whole panels of 32."""
-    return count + -count % 32
 
 
 def _address(x: Tensor | None) -> int | None:

@@ -51,7 +51,7 @@ def cross_entropy_sum(
             (Chowdhery et al. 2022, sec. 5, who have 1e-4); it is in the first result alone.
         chunk: positions whose logits are held at once; `chunk_rows` where it is not given.
         factors: what numbers are rounded to before they are multiplied, where it is not the tensors' type:
-            bfloat16 for float32 tensors, where `nmt.fused_loss` can.
+            bfloat16 for float32 tensors, where `nmt.fused_loss` can, or int8 where a gradient is wanted.
 
     Returns:
         The smoothed loss, which carries the gradient, and the loss without smoothing; both nats, summed.
@@ -98,6 +98,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         vocabulary = weight_VD.size(0)
         needs_gradient = any(ctx.needs_input_grad[:3])
         kind = factors or hidden_ND.dtype
+        if kind == torch.int8 and not needs_gradient:
+            kind = torch.float32
         if hidden_ND.device.type == "cpu" and fused_loss.available(kind):
             smoothed, plain, *grads = fused_loss.cross_entropy(
                 *(hidden_ND.float(), weight_VD.float(), None if bias_V is None else bias_V.float(), target_N),

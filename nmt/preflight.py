@@ -14,6 +14,7 @@ from nmt.data.prepared import TrainingData
 from nmt.models import parameter_counts
 from nmt.named import Named
 from nmt.optimization import learning_rate, training_bytes
+from nmt.precision import Precision
 from nmt.stream import Stream
 from nmt.training_config import TrainingConfig
 
@@ -45,6 +46,7 @@ def preflight(
     *,
     validation_lines: int,
     device: torch.device,
+    precision: Precision,
     processes: int,
     continues_from: int,
     initialized_from: str | None,
@@ -84,6 +86,7 @@ def preflight(
         "processes": processes,
         "sharded": settings.shard and processes > 1,
         "precision": settings.precision,
+        "precision_note": precision.note,
         "continues_from": continues_from,
         "initialized_from": initialized_from,
         "run": run,

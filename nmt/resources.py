@@ -9,6 +9,7 @@ from nmt.data.pool import cores
 from nmt.device import choose_device
 from nmt.errors import UserError
 from nmt.memory import peak_mib
+from nmt.precision import refused
 from nmt.ranks import Ranks
 from nmt.training_config import TrainingConfig
 
@@ -35,10 +36,9 @@ def check_epoch(settings: TrainingConfig, batches: int) -> None:
 def take_device(settings: TrainingConfig, ranks: Ranks) -> torch.device:
     """This process's device, with torch's threads set for it; UserError if the settings need another."""
     device = choose_device(settings.device, ranks.local_rank, ranks.local_size)
-    if settings.precision == "float16" and device.type != "cuda":
-        raise UserError(
-            f'training.precision = "float16" needs a GPU, and this is {device}; use "bfloat16" or "float32"'
-        )
+    wrong = refused(settings.precision, device)
+    if wrong is not None:
+        raise UserError(wrong)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     elif ranks.local_size > 1 and device.type == "cpu":

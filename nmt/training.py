@@ -37,6 +37,7 @@ from nmt.moving_average import MovingAverage
 from nmt.nonfinite import NonFinite
 from nmt.optimization import build_optimizer, learning_rate, set_learning_rate
 from nmt.parameters import Parameters
+from nmt.precision import precision_on
 from nmt.preflight import preflight
 from nmt.progress import Outcome, Progress
 from nmt.ranks import ALONE, Ranks
@@ -123,7 +124,7 @@ class Trainer:
         self.gradient = Gradient(
             self.model,
             self.device,
-            precision=settings.precision,
+            precision=precision_on(settings.precision, self.device),
             smoothing=settings.label_smoothing,
             scaler=self.scaler,
             z_loss=settings.z_loss,
@@ -159,6 +160,7 @@ class Trainer:
                 *(self.config, self.model, self.parameters, self.data, self.stream),
                 validation_lines=len(self.validation.pairs),
                 device=self.device,
+                precision=self.gradient.precision,
                 processes=self.ranks.size,
                 continues_from=self.progress.step,
                 initialized_from=self.origin["model"] if self.origin else None,

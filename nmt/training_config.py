@@ -51,8 +51,9 @@ class TrainingConfig(Section):
     guided_head: Annotated[int, Field(ge=1)] | None = None  # of guided_layer; if not set, the first
     ema: Rate = 0.0  # decay of the averaged weights that are validated and saved, such as 0.999; 0 is off
     clip_norm: float = Field(0.0, ge=0)  # longer gradients are scaled down to this norm; 0 is off
-    # Of the factors of products; sums and weights are float32. float16, with a scaled loss: GPUs only.
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    # Of the factors of products; sums and weights are float32. float16, with a scaled loss: GPUs only. int8,
+    # with a scale for some hundreds of numbers each: CPUs with AVX-512 VNNI only.
+    precision: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     max_nonfinite: int = Field(10, ge=1)  # updates in a row skipped for a loss that is not finite, then stop
     activation_checkpointing: bool = False  # compute layers twice and keep less of them: less memory, slower
     # FSDP: each process keeps a part of parameters, gradients, optimizer state; for models that do not fit.

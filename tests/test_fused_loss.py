@@ -119,7 +119,62 @@ def test_bfloat16(
 
 
 @needs_floats
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@settings(max_examples=60, deadline=None)
+@given(
+    bias=st.booleans(),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    z_loss=st.sampled_from([0.0, 1e-3]),
+    threads=st.integers(1, 3),
+    **SIZES,
+)
+def test_int8(
+    positions: int,
+    width: int,
+    vocabulary: int,
+    seed: int,
+    bias: bool,
+    smoothing: float,
+    z_loss: float,
+    threads: int,
+) -> None:
+    """Of rows that are integers up to 127 on a scale the loss is exact; gradients have rounded factors."""
+    torch.set_num_threads(threads)
+    hidden_ND, weight_VD, bias_V, target_N = make(positions, width, vocabulary, seed, bias)
+    inputs = (of_bytes(hidden_ND), of_bytes(weight_VD), bias_V, target_N)
+    options: dict[str, Any] = dict(kind=torch.int8, gradient=True)
+    found = fused_loss.cross_entropy(*inputs, smoothing=smoothing, z_loss=z_loss, **options)
+    wanted = expected(*inputs, smoothing, z_loss)
+    assert_near(found[:2], wanted[:2], 1e-5)
+    assert_near(found[2:], wanted[2:], 0.03)
+
+
+def of_bytes(x: Tensor) -> Tensor:
+    scale = x.abs().amax(dim=1, keepdim=True) / 127
+    return (x / scale).round() * scale
+
+
+@needs_floats
+def test_shares_of_int8_are_right_in_the_mean() -> None:
+    """Most of a softmax is far below the largest of its group; rounded to the nearest it would be lost."""
+    hidden_ND, weight_VD, _, target_N = make(600, 32, 1500, 3, False)
+    bias_V = torch.zeros(1500)
+    bias_V[::500] = 9.0  # all others have some e^-9 of its share
+    options: dict[str, Any] = dict(smoothing=0.0, gradient=True)
+    inputs = (hidden_ND / 10, weight_VD, bias_V, target_N)
+    found = fused_loss.cross_entropy(*inputs, kind=torch.int8, **options)
+    exact = fused_loss.cross_entropy(*inputs, kind=torch.float32, **options)
+    small = torch.ones(1500, dtype=torch.bool).index_fill(0, target_N, False)
+    small[::500] = False
+    assert found[3] is not None
+    assert exact[3] is not None
+    error = (found[3] - exact[3])[small]
+    assert error.norm() < 0.5 * exact[3][small].norm()  # of each by itself
+    along = (found[3] * exact[3])[small].sum() / exact[3][small].square().sum()
+    assert abs(along - 1) < 0.02
+
+
+@needs_floats
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int8])
 def test_the_same_again(kind: torch.dtype) -> None:
     """To the last bit, with as many threads: which thread does what is not left to chance."""
     if not fused_loss.available(kind):

@@ -28,6 +28,7 @@ from nmt.nonfinite import culprits
 from nmt.parameters import Parameters, as_gradients_come
 from nmt.peers import Ended
 from nmt.place import Place
+from nmt.precision import Precision
 from nmt.ranks import joined
 from nmt.sums import Sums
 
@@ -69,7 +70,7 @@ TOKENS = sum(map(target_tokens, BATCHES))
 
 def gradient_of(model: Any, parameters: Parameters | None = None) -> Gradient:
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    settings: dict[str, Any] = dict(precision="float32", smoothing=SMOOTHING, scaler=scaler)
+    settings: dict[str, Any] = dict(precision=Precision(), smoothing=SMOOTHING, scaler=scaler)
     return Gradient(model, torch.device("cpu"), **settings, parameters=parameters)
 
 

@@ -23,6 +23,7 @@ from nmt.gradient import Gradient, size, split
 from nmt.guided import Guided, alignment_loss
 from nmt.models.recompute import recompute_layers
 from nmt.parameters import Parameters
+from nmt.precision import Precision
 from nmt.ranks import Ranks
 from nmt.training import guided_head
 
@@ -54,7 +55,7 @@ LINKED = [with_links(batch, seed) for seed, batch in enumerate(BATCHES)]
 
 def gradient_of(model: Any, guided: Guided | None, **options: Any) -> Gradient:
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    settings: dict[str, Any] = dict(precision="float32", smoothing=SMOOTHING, scaler=scaler, guided=guided)
+    settings: dict[str, Any] = dict(precision=Precision(), smoothing=SMOOTHING, scaler=scaler, guided=guided)
     return Gradient(model, torch.device("cpu"), **settings, **options)
 
 

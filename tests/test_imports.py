@@ -216,7 +216,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "nmt.gradient": {
         *("nmt.parameters", "nmt.ranks"),
-        *("nmt.budget", "nmt.data.*", "nmt.errors", "nmt.guided", "nmt.linear", "nmt.loss", "nmt.r_drop"),
+        *("nmt.budget", "nmt.data.*", "nmt.errors", "nmt.guided", "nmt.loss", "nmt.precision", "nmt.r_drop"),
     },
     "nmt.guided": set(),
     "nmt.nonfinite": {
@@ -234,9 +234,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "nmt.averaging": {"nmt.checkpoint", "nmt.config_file", "nmt.errors", "nmt.run"},
     "nmt.resources": {
-        *("nmt.config", "nmt.data.*", "nmt.device", "nmt.errors", "nmt.memory", "nmt.ranks"),
+        *("nmt.config", "nmt.data.*", "nmt.device", "nmt.errors", "nmt.memory", "nmt.precision", "nmt.ranks"),
         "nmt.training_config",
     },
+    "nmt.precision": {"nmt.linear"},
     "nmt.memory": set(),
     "nmt.preflight": {
         "nmt.changes",
@@ -245,6 +246,7 @@ ALLOWED: dict[str, set[str]] = {
         "nmt.models",
         "nmt.named",
         "nmt.optimization",
+        "nmt.precision",
         "nmt.stream",
         "nmt.training_config",
     },
@@ -265,6 +267,7 @@ ALLOWED: dict[str, set[str]] = {
             "nmt.moving_average",
             "nmt.nonfinite",
             "nmt.parameters",
+            "nmt.precision",
             "nmt.preflight",
             "nmt.progress",
             "nmt.ranks",

@@ -16,6 +16,7 @@ from nmt.data.tokenizer import BOS, EOS, PAD
 from nmt.errors import UserError
 from nmt.gradient import Gradient, size, target_tokens
 from nmt.loss import cross_entropy_sum
+from nmt.precision import Precision
 from nmt.r_drop import r_drop_sum
 
 N, D, V = 23, 6, 11
@@ -117,7 +118,7 @@ TOKENS = sum(map(target_tokens, BATCHES))
 def gradient_of(model: Any, r_drop: float = 5.0) -> Gradient:
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     return Gradient(
-        model, torch.device("cpu"), precision="float32", smoothing=0.1, scaler=scaler, r_drop=r_drop
+        model, torch.device("cpu"), precision=Precision(), smoothing=0.1, scaler=scaler, r_drop=r_drop
     )
 
 

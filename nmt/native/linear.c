@@ -8,65 +8,47 @@
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 
-#include "words.h"
+#include "bytes.h"
+#include "linear.h"
 
-#define CHUNK 192 /* rows of a task: whole tiles, an even number */
-#define BLOCK 96  /* outputs of a task, at most: whole tiles */
 #define AT_ONCE 192 /* words of the sum over rows: 32 columns of them are 24 kB, which stay in the first cache */
 
-/* `nmt/linear.py: _Linear` is the same. */
-typedef struct {
-    const float *x, *weight, *bias; /* (N, I), (O, I), (O) or NULL */
-    int64_t rows, inputs, outputs;
-    int64_t pairs; /* products of bfloat16 */
-    int64_t relu;  /* y = max(0, x W' + b) */
-    int64_t threads;
-    float *panels;   /* room: (O / 32, I in words, 32); for gradients (I / 32, O in words, 32) */
-    float *x_panels; /* room for gradients: (I / 32, N in words, 32) */
-    float *room;     /* of each thread, `nmt_linear_room` bytes */
-    float *y;        /* (N, O) */
-    const float *y_grad;
-    float *x_grad;                  /* (N, I), or NULL */
-    float *weight_grad, *bias_grad; /* (O, I) and (O), or NULL */
-} nmt_linear;
+static int64_t words_of(const nmt_linear *l, int64_t count) { return l->kind == HALVES ? (count + 1) / 2 : count; }
 
-static int64_t words_of(const nmt_linear *l, int64_t count) { return l->pairs ? (count + 1) / 2 : count; }
-
-/* Bytes that a thread needs: a chunk as words, rows without what ReLU has stopped, a block of the gradient of y. */
-int64_t nmt_linear_room(int64_t inputs, int64_t outputs) {
+/* Words that a thread needs: a chunk as words, rows without what ReLU has stopped, a block of the gradient of y. */
+static int64_t words_of_room(int64_t inputs, int64_t outputs) {
     int64_t widest = whole(inputs > outputs ? inputs : outputs, PANEL) + 16;
-    return 4 * (CHUNK * widest + 2 * widest + AT_ONCE * BLOCK) + 256;
+    return CHUNK * widest + 2 * widest + AT_ONCE * BLOCK + 64;
+}
+
+/* Of numbers of 32 bits: what a thread needs. */
+int64_t nmt_linear_room(int64_t kind, int64_t inputs, int64_t outputs) {
+    return kind == BYTES ? nmt_bytes_room(inputs, outputs) : words_of_room(inputs, outputs);
+}
+
+/* And what a matrix needs that is laid out, for `columns` sums of `depth` products. */
+int64_t nmt_linear_panels(int64_t kind, int64_t depth, int64_t columns) {
+    if (kind == BYTES) return panels_of_bytes(columns, groups_of(depth));
+    return whole(columns, PANEL) * (kind == HALVES ? (depth + 1) / 2 : depth);
 }
 
 static WIDE void pack_for_y(void *shared, int64_t task, int64_t worker) {
     (void)worker;
     const nmt_linear *l = shared;
     int64_t at = task * PANEL;
-    pack_panel(l->weight, at, l->outputs, l->inputs, (int)l->pairs, l->panels + at * words_of(l, l->inputs));
+    pack_panel(l->weight, at, l->outputs, l->inputs, l->kind == HALVES, l->panels + at * words_of(l, l->inputs));
 }
 
 static WIDE void pack_for_x_grad(void *shared, int64_t task, int64_t worker) {
     (void)worker;
     const nmt_linear *l = shared;
-    pack_rows(l->weight, task * PANEL, l->outputs, l->inputs, (int)l->pairs, l->panels);
+    pack_rows(l->weight, task * PANEL, l->outputs, l->inputs, l->kind == HALVES, l->panels);
 }
 
 static WIDE void pack_for_weight_grad(void *shared, int64_t task, int64_t worker) {
     (void)worker;
     const nmt_linear *l = shared;
-    pack_rows(l->x, task * PANEL, l->rows, l->inputs, (int)l->pairs, l->x_panels);
-}
-
-/* A row of the product, finished: with bias, and with what is below 0 cut off; what is no number stays none. */
-static WIDE void finish_row(const nmt_linear *l, float *y) {
-    if (l->bias)
-        for (int64_t o = 0; o < l->outputs; o++) y[o] += l->bias[o];
-    if (l->relu)
-        for (int64_t o = 0; o < l->outputs; o += 16) {
-            __mmask16 mask = l->outputs - o >= 16 ? 0xffff : (__mmask16)((1 << (l->outputs - o)) - 1);
-            __m512 sum = _mm512_maskz_loadu_ps(mask, y + o);
-            _mm512_mask_storeu_ps(y + o, mask, at_least(0.0f, sum));
-        }
+    pack_rows(l->x, task * PANEL, l->rows, l->inputs, l->kind == HALVES, l->x_panels);
 }
 
 static WIDE void forward(void *shared, int64_t task, int64_t worker) {
@@ -75,9 +57,9 @@ static WIDE void forward(void *shared, int64_t task, int64_t worker) {
     int64_t words = words_of(l, inputs);
     const float *x = l->x + first * inputs;
     float *y = l->y + first * l->outputs;
-    if (l->pairs) {
+    if (l->kind == HALVES) {
         int64_t step = whole(inputs, PANEL) / 2 + 16;
-        float *along = l->room + worker * (nmt_linear_room(inputs, l->outputs) / 4);
+        float *along = l->room + worker * words_of_room(inputs, l->outputs);
         for (int64_t n = 0; n < count; n++) pair_neighbours(x + n * inputs, inputs, along + n * step);
         product_of_pairs(along, step, 1, l->panels, PANEL, words * PANEL, words, y, l->outputs, count, l->outputs, 1);
     } else
@@ -86,24 +68,12 @@ static WIDE void forward(void *shared, int64_t task, int64_t worker) {
         for (int64_t n = 0; n < count; n++) finish_row(l, y + n * l->outputs);
 }
 
-/* Outputs at .. at + count of row n of the gradient of y; with ReLU in `room`, 0 where y was cut off. */
-static WIDE const float *grad_of_row(const nmt_linear *l, int64_t n, int64_t at, int64_t count, float *room) {
-    const float *grad = l->y_grad + n * l->outputs + at, *y = l->y + n * l->outputs + at;
-    if (!l->relu) return grad;
-    for (int64_t o = 0; o < count; o += 16) {
-        __mmask16 mask = count - o >= 16 ? 0xffff : (__mmask16)((1 << (count - o)) - 1);
-        __mmask16 passed = _mm512_cmp_ps_mask(_mm512_maskz_loadu_ps(mask, y + o), _mm512_setzero_ps(), _CMP_NLE_UQ);
-        _mm512_mask_storeu_ps(room + o, mask, _mm512_maskz_loadu_ps(mask & passed, grad + o));
-    }
-    return room;
-}
-
 static WIDE void backward_to_x(void *shared, int64_t task, int64_t worker) {
     const nmt_linear *l = shared;
     int64_t first = task * CHUNK, count = l->rows - first < CHUNK ? l->rows - first : CHUNK;
     int64_t inputs = l->inputs, outputs = l->outputs, words = words_of(l, outputs);
-    float *x_grad = l->x_grad + first * inputs, *room = l->room + worker * (nmt_linear_room(inputs, outputs) / 4);
-    if (l->pairs) {
+    float *x_grad = l->x_grad + first * inputs, *room = l->room + worker * words_of_room(inputs, outputs);
+    if (l->kind == HALVES) {
         int64_t step = whole(outputs, PANEL) / 2 + 16;
         float *row = room + CHUNK * (whole(outputs, PANEL) + 16);
         for (int64_t n = 0; n < count; n++)
@@ -121,23 +91,17 @@ static WIDE void backward_to_x(void *shared, int64_t task, int64_t worker) {
     }
 }
 
-/* Outputs of a task of `backward_to_weight`: as many for each thread. */
-static int64_t block_of(const nmt_linear *l) {
-    int64_t tasks = l->threads * ((l->outputs + BLOCK * l->threads - 1) / (BLOCK * l->threads));
-    return whole((l->outputs + tasks - 1) / tasks, TILE);
-}
-
 static WIDE void backward_to_weight(void *shared, int64_t task, int64_t worker) {
     const nmt_linear *l = shared;
     int64_t inputs = l->inputs, outputs = l->outputs, at = task * block_of(l), rows = l->rows;
     int64_t count = outputs - at < block_of(l) ? outputs - at : block_of(l), words = words_of(l, rows);
-    float *room = l->room + worker * (nmt_linear_room(inputs, outputs) / 4), *across = room + 2 * BLOCK;
+    float *room = l->room + worker * words_of_room(inputs, outputs), *across = room + 2 * BLOCK;
     float sums[BLOCK] = {0};
     for (int64_t k = 0; k < words; k += AT_ONCE) {
         int64_t some = words - k < AT_ONCE ? words - k : AT_ONCE;
         for (int64_t i = k; i < k + some; i++) {
             float *to = across + (i - k) * BLOCK;
-            if (l->pairs) {
+            if (l->kind == HALVES) {
                 const float *even = grad_of_row(l, 2 * i, at, count, room), *odd = NULL;
                 if (2 * i + 1 < rows) odd = grad_of_row(l, 2 * i + 1, at, count, room + BLOCK);
                 pair_rows(even, odd, count, to);
@@ -149,7 +113,7 @@ static WIDE void backward_to_weight(void *shared, int64_t task, int64_t worker) 
         }
         if (!l->weight_grad) continue;
         float *to = l->weight_grad + at * inputs;
-        if (l->pairs)
+        if (l->kind == HALVES)
             product_of_pairs(across, 1, BLOCK, l->x_panels + k * PANEL, PANEL, words * PANEL, some, to, inputs, count,
                              inputs, !k);
         else
@@ -161,12 +125,20 @@ static WIDE void backward_to_weight(void *shared, int64_t task, int64_t worker) 
 
 /* y = x W' + b, with ReLU cut off below 0. */
 void nmt_linear_forward(const nmt_linear *l) {
+    if (l->kind == BYTES) {
+        nmt_bytes_forward(l);
+        return;
+    }
     nmt_run(pack_for_y, (void *)l, (l->outputs + PANEL - 1) / PANEL, l->threads);
     nmt_run(forward, (void *)l, (l->rows + CHUNK - 1) / CHUNK, l->threads);
 }
 
 /* Gradients by x, W and b from that by y. */
 void nmt_linear_backward(const nmt_linear *l) {
+    if (l->kind == BYTES) {
+        nmt_bytes_backward(l);
+        return;
+    }
     if (l->x_grad) {
         nmt_run(pack_for_x_grad, (void *)l, (l->outputs + PANEL - 1) / PANEL, l->threads);
         nmt_run(backward_to_x, (void *)l, (l->rows + CHUNK - 1) / CHUNK, l->threads);

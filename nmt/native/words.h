@@ -9,6 +9,8 @@
 #include "products.h"
 
 #define PAIRS __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")))
+enum { FLOATS, HALVES, BYTES }; /* what factors are: float32, bfloat16, int8; `nmt/kernels.py: KINDS` is the same */
+
 #define DEPTH 256 /* words of a sum at a time, so that what is read stays in the cache */
 
 /* c (rows, columns of a panel) += a b over `depth` words; a: `a_row` words between rows, `a_step` along the sum; b:
