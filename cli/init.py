@@ -46,6 +46,7 @@ def init(
         split_corpus,
         write_all,
     )
+    from nmt.machine import bytes_here
     from nmt.profile import look
 
     out.refuse_standard_output(config, "CONFIG.toml")
@@ -59,7 +60,7 @@ def init(
     profile = look(split.train)
     plan = fit_tokenizer(profile)
     layout = lay_out(config, corpus, prefixes, split)
-    choices = advise(profile, plan, layout)
+    choices = advise(profile, plan, layout, bytes_here=bytes_here())
     command = f"nmt train {shlex.quote(str(config))}"
     heading = f"Written by `nmt init` for {source} and {target}. Change what you like, then:\n{command}"
     write_all(config, render(choices, heading), layout)
@@ -118,6 +119,6 @@ def warnings(given: dict[str, Pairs], profile: Profile, choices: list[Choice]) -
         found.append(
             f"{len(profile.kept):,} pairs are few: expect translations of short, familiar sentences only"
         )
-    if any(choice.key == "precision" for choice in choices):
+    if any(choice.key == "preset" and choice.value != "tiny" for choice in choices):
         found.append("this configuration wants a GPU; on a CPU it takes days")
     return found

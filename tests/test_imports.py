@@ -239,6 +239,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "nmt.precision": {"nmt.linear"},
     "nmt.memory": set(),
+    "nmt.machine": set(),
     "nmt.preflight": {
         "nmt.changes",
         "nmt.config",

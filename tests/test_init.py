@@ -278,6 +278,23 @@ def test_larger_corpora_get_larger_models(monkeypatch: pytest.MonkeyPatch) -> No
     assert [row.get("norm") for row in rows] == ["pre"] * 5 + [None] * 3
 
 
+@pytest.mark.parametrize("bytes_here", [False, True])
+def test_the_precision_is_the_machine_s(bytes_here: bool) -> None:
+    """Where it trains in int8 batches are large enough that it pays."""
+    profile = look(POOL)
+    plan = fit_tokenizer(profile)
+    layout = Layout("t", "v", "e", ("en", "de"), {}, Path("x"), {}, 0)
+    found = []
+    for n in (200, 15_000, 29_000, 150_000, 5_000_000):
+        kept = range(n)
+        choices = advise(
+            type(profile)(**{**vars(profile), "kept": kept}), plan, layout, bytes_here=bytes_here
+        )
+        found.append({choice.key: choice.value for choice in choices}.get("precision", "float32"))
+    large = ["int8"] * 3 if bytes_here else ["float32", "bfloat16", "bfloat16"]
+    assert found == ["float32", "float32", *large]
+
+
 def test_duplicates_and_copies_are_dropped_where_there_are_many() -> None:
     pairs = [*POOL[:400], *POOL[:100], *((s, s) for s, _ in POOL[400:430])]
     config = make(pairs)
