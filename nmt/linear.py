@@ -9,6 +9,7 @@ N rows, I and O widths of input and output.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -34,7 +35,7 @@ class _Linear(ctypes.Structure):
     _fields_ = [
         *((name, _pointer) for name in ("x", "weight", "bias")),
         *((name, _int) for name in ("rows", "inputs", "outputs", "kind", "relu", "threads")),
-        *((name, _pointer) for name in ("panels", "x_panels", "room", "y", "y_grad", "x_grad")),
+        *((name, _pointer) for name in ("panels", "x_panels", "grads", "room", "y", "y_grad", "x_grad")),
         *((name, _pointer) for name in ("weight_grad", "bias_grad")),
     ]
 
@@ -44,7 +45,7 @@ def _library() -> Any:
     library = kernels.library() if fused_loss.available(torch.float32) else None
     if library is None or not hasattr(library, "nmt_linear_forward"):
         return None
-    for name in ("nmt_linear_room", "nmt_linear_panels"):
+    for name in ("nmt_linear_room", "nmt_linear_panels", "nmt_linear_grads"):
         function = getattr(library, name)
         function.argtypes, function.restype = [_int, _int, _int], _int
     for name in ("nmt_linear_forward", "nmt_linear_backward"):
@@ -85,6 +86,23 @@ def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, *, relu: bool = 
     return _LinearFunction.apply(x, weight_OI, bias_O, _kind.get(), relu)  # type: ignore[no-any-return, no-untyped-call]
 
 
+class _Scratch(threading.local):
+    """Memory that a call works in and leaves behind: new memory would cost the system a page at a time."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Tensor] = {}
+
+    def take(self, name: str, count: int) -> Tensor:
+        """Room for so many float32 in this thread, until it is taken again."""
+        held = self.held.get(name)
+        if held is None or held.numel() < count:
+            held = self.held[name] = torch.empty(count)
+        return held
+
+
+_scratch = _Scratch()
+
+
 class Linear(nn.Linear):
     """nn.Linear by `linear`."""
 
@@ -100,14 +118,13 @@ class _LinearFunction(torch.autograd.Function):
         x, weight_OI = x.contiguous(), weight_OI.contiguous()
         outputs, inputs = weight_OI.shape
         y = x.new_empty(*x.shape[:-1], outputs)
-        call, room = _call(x, weight_OI, y, kind, relu)
+        call = _call(x, weight_OI, y, kind, relu)
         bias_O = None if bias_O is None else bias_O.contiguous()
-        panels = x.new_empty(_library().nmt_linear_panels(call.kind, inputs, outputs))
+        panels = _scratch.take("panels", _library().nmt_linear_panels(call.kind, inputs, outputs))
         call.bias, call.panels = _address(bias_O), panels.data_ptr()
         _library().nmt_linear_forward(ctypes.byref(call))
         ctx.save_for_backward(x, weight_OI, y if relu else None)
         ctx.kind = kind
-        del room
         return y
 
     @staticmethod
@@ -115,33 +132,31 @@ class _LinearFunction(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_OI, y = ctx.saved_tensors
         grad = grad.contiguous()
-        call, room = _call(x, weight_OI, y, ctx.kind, y is not None)
+        call = _call(x, weight_OI, y, ctx.kind, y is not None)
         outputs, inputs = weight_OI.shape
         x_wanted, weight_wanted, bias_wanted, *_ = ctx.needs_input_grad
         laid_out = _library().nmt_linear_panels
-        panels = x.new_empty(laid_out(call.kind, outputs, inputs)) if x_wanted else None
-        x_panels = x.new_empty(laid_out(call.kind, call.rows, inputs)) if weight_wanted else None
+        panels = _scratch.take("panels", laid_out(call.kind, outputs, inputs))
+        x_panels = _scratch.take("x_panels", laid_out(call.kind, call.rows, inputs))
+        grads = _scratch.take("grads", _library().nmt_linear_grads(call.kind, call.rows, outputs))
         x_grad = torch.empty_like(x) if x_wanted else None
         weight_grad = torch.empty_like(weight_OI) if weight_wanted else None
         bias_grad = x.new_empty(outputs) if bias_wanted else None
-        call.y_grad, call.panels, call.x_panels = grad.data_ptr(), _address(panels), _address(x_panels)
+        call.panels, call.x_panels, call.grads = map(_address, (panels, x_panels, grads))
+        call.y_grad = grad.data_ptr()
         call.x_grad, call.weight_grad, call.bias_grad = map(_address, (x_grad, weight_grad, bias_grad))
         _library().nmt_linear_backward(ctypes.byref(call))
-        del room
         return x_grad, weight_grad, bias_grad, None, None
 
 
-def _call(
-    x: Tensor, weight_OI: Tensor, y: Tensor | None, kind: torch.dtype, relu: bool
-) -> tuple[_Linear, Tensor]:
-    """And the room it works in, which must live as long."""
+def _call(x: Tensor, weight_OI: Tensor, y: Tensor | None, kind: torch.dtype, relu: bool) -> _Linear:
     outputs, inputs = weight_OI.shape
     threads = torch.get_num_threads()
-    room = x.new_empty(threads * _library().nmt_linear_room(kernels.KINDS[kind], inputs, outputs))
+    room = threads * _library().nmt_linear_room(kernels.KINDS[kind], inputs, outputs)
     call = _Linear(x.data_ptr(), weight_OI.data_ptr(), None, x.numel() // inputs, inputs, outputs)
     call.kind, call.relu, call.threads = kernels.KINDS[kind], relu, threads
-    call.room, call.y = room.data_ptr(), _address(y)
-    return call, room
+    call.room, call.y = _scratch.take("room", room).data_ptr(), _address(y)
+    return call
 
 
 def _address(x: Tensor | None) -> int | None:

@@ -111,7 +111,7 @@ class _ShortAttention(torch.autograd.Function):
         query_BHQN, key_BHSN, value_BHSN, bias_B11S, weights = ctx.saved_tensors
         if grad_BHQN.stride(3) != 1:
             grad_BHQN = grad_BHQN.contiguous()
-        grads = [_heads_together(x) for x in (query_BHQN, key_BHSN, value_BHSN)]
+        grads = _grads_of(query_BHQN, key_BHSN, value_BHSN)
         call, room = _call(query_BHQN, key_BHSN, value_BHSN, bias_B11S, ctx.causal, weights)
         call.context_grad = _rows(grad_BHQN)
         call.query_grad, call.key_grad, call.value_grad = map(_rows, grads)
@@ -139,6 +139,22 @@ def _call(
     call.weights = None if weights is None else weights.data_ptr()
     call.room, call.threads = room.data_ptr(), threads
     return call, room
+
+
+def _grads_of(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+    """Room for gradients: of what are parts of one projection beside each other (`nmt.models.parts`)."""
+    for first, *rest in ((query, key, value), (key, value)):
+        count, apart = 1 + len(rest), first.size(1) * first.size(3)
+        if first.stride(2) == count * apart and all(
+            other.stride() == first.stride()
+            and other.data_ptr() == first.data_ptr() + number * apart * first.itemsize
+            for number, other in enumerate(rest, start=1)
+        ):
+            sentences, heads, positions, width = first.shape
+            whole = first.new_empty(sentences, positions, count, heads, width)
+            grads = [part.transpose(1, 2) for part in whole.unbind(2)]
+            return grads if count == 3 else [_heads_together(query), *grads]
+    return [_heads_together(x) for x in (query, key, value)]
 
 
 def _rows(x_BHQN: Tensor) -> _Rows:

@@ -99,8 +99,10 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.models.positions": {"nmt.models.dropout"},
     "nmt.models.attention": {
         *("nmt.kernels", "nmt.linear", "nmt.short_attention"),
-        *("nmt.models.dropout", "nmt.models.packed", "nmt.models.positions", "nmt.models.rows"),
+        *("nmt.models.dropout", "nmt.models.packed", "nmt.models.parts", "nmt.models.positions"),
+        "nmt.models.rows",
     },
+    "nmt.models.parts": set(),
     "nmt.models.embeddings": set(),
     # Model folders -> text -> pictures, word links
     "nmt.checkpoint": {

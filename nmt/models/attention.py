@@ -21,6 +21,7 @@ from nmt import kernels, short_attention
 from nmt.linear import Linear
 from nmt.models.dropout import dropout as drop
 from nmt.models.packed import linear_part
+from nmt.models.parts import parts
 from nmt.models.positions import RelativePositions, rotate
 from nmt.models.rows import Live
 
@@ -257,7 +258,7 @@ class MultiHeadProjections(nn.Module):
         projected = self.input(x_BQD)
         if live is not None:
             projected = live.all(projected)
-        query, key, value = (self._split(part) for part in projected.chunk(3, dim=-1))
+        query, key, value = map(self._split, parts(projected, 3))
         if rotation_QM is not None:
             query, key = rotate(query, rotation_QM), rotate(key, rotation_QM)
         return query, key, value
@@ -268,10 +269,10 @@ class MultiHeadProjections(nn.Module):
         return self._split(query if live is None else live.all(query))
 
     def key_value(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
-        """Two tensors (B, H, S, N), contiguous: every step of a search reads them."""
+        """Two tensors (B, H, S, N), contiguous without gradients: every step of a search reads them."""
         both = linear_part(self.input, memory_BSD, slice(memory_BSD.size(-1), None))
-        key, value = both.chunk(2, dim=-1)
-        return self._split(key).contiguous(), self._split(value).contiguous()
+        key, value = map(self._split, parts(both, 2))
+        return (key, value) if both.requires_grad else (key.contiguous(), value.contiguous())
 
     def merge(self, context_BHQN: Tensor, live: Live | None = None) -> Tensor:
         """Concatenate the heads and apply the output matrix: (B, Q, D)."""

@@ -28,11 +28,26 @@ static inline int64_t panels_of_bytes(int64_t columns, grouping g) {
     return whole(columns, PANEL) / PANEL * g.groups * (HEAD + g.words * PANEL);
 }
 
-/* c (rows, columns of a panel) = or += a b for one group. a: words, `a_row` bytes between rows and `a_step` along the
- * sum, and scales of rows; b: a panel's group. */
+/* What a group's products are added to, and what is done with the sum. */
+typedef struct {
+    int fresh;         /* nothing is there yet */
+    int relu;          /* max(0, sum) */
+    const float *bias; /* of columns, or NULL */
+} sum_of_groups;
+
+WIDE_INLINE void put(__m512 x, sum_of_groups s, int64_t at, float *to, __mmask16 mask) {
+    AS_WRITTEN(x);
+    if (!s.fresh) x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, to));
+    if (s.bias) x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, s.bias + at));
+    if (s.relu) x = at_least(0.0f, x);
+    _mm512_mask_storeu_ps(to, mask, x);
+}
+
+/* c (rows, columns of a panel from `at` on) = or += a b for one group. a: words, `a_row` bytes between rows and `a_step`
+ * along the sum, and scales of rows; b: a panel's group. */
 WIDE_INLINE void tile_of_fours(const uint8_t *a, int64_t a_row, int64_t a_step, const float *scales, int64_t scale_step,
-                               const float *b, int64_t words, float *c, int64_t c_row, int fresh, __mmask16 low,
-                               __mmask16 high, const int rows) {
+                               const float *b, int64_t words, int64_t at, float *c, int64_t c_row, sum_of_groups s,
+                               __mmask16 low, __mmask16 high, const int rows) {
     integers sums[TILE][2];
     ROWS {
         sums[r][0] = (integers)_mm512_loadu_si512(b + PANEL);
@@ -57,15 +72,8 @@ WIDE_INLINE void tile_of_fours(const uint8_t *a, int64_t a_row, int64_t a_step, 
         AS_WRITTEN(second);
         first = _mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sums[r][0]), first);
         second = _mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sums[r][1]), second);
-        AS_WRITTEN(first);
-        AS_WRITTEN(second);
-        float *to = c + r * c_row;
-        if (!fresh) {
-            first = _mm512_add_ps(first, _mm512_maskz_loadu_ps(low, to));
-            second = _mm512_add_ps(second, _mm512_maskz_loadu_ps(high, to + 16));
-        }
-        _mm512_mask_storeu_ps(to, low, first);
-        _mm512_mask_storeu_ps(to + 16, high, second);
+        put(first, s, at, c + r * c_row + at, low);
+        put(second, s, at + 16, c + r * c_row + at + 16, high);
     }
 }
 
@@ -74,7 +82,7 @@ static WIDE __attribute__((noinline, unused)) void product_of_group(const uint8_
                                                                     const float *scales, int64_t scale_step,
                                                                     const float *b, grouping g, float *c,
                                                                     int64_t c_row, int64_t count, int64_t columns,
-                                                                    int fresh) {
+                                                                    sum_of_groups s) {
     int64_t b_panel = g.groups * (HEAD + g.words * PANEL);
     for (int64_t at = 0; at < columns; at += PANEL, b += b_panel) {
         int64_t left = columns - at;
@@ -83,7 +91,7 @@ static WIDE __attribute__((noinline, unused)) void product_of_group(const uint8_
         for (int64_t n = 0; n < count; n += TILE) {
             int64_t some = count - n < TILE ? count - n : TILE;
             SOME_ROWS(some, tile_of_fours(a + n * a_row, a_row, a_step, scales + n * scale_step, scale_step, b, g.words,
-                                          c + n * c_row + at, c_row, fresh, low, high, rows))
+                                          at, c + n * c_row, c_row, s, low, high, rows))
         }
     }
 }
@@ -250,13 +258,16 @@ WIDE_INLINE void columns_as_factor(const float *x, int64_t step, int64_t count, 
     inverted(scales, columns);
 }
 
-/* y (count, columns) = rows times the panels, whose sums are over `g`. */
-static WIDE __attribute__((unused)) void multiply_rows(const uint8_t *rows, const float *scales, grouping g, const float *panels, float *y,
-                                                         int64_t y_step, int64_t count, int64_t columns) {
+/* y (count, columns) = rows times the panels, whose sums are over `g`; with a bias, or NULL, and ReLU. */
+static WIDE __attribute__((unused)) void multiply_rows(const uint8_t *rows, const float *scales, grouping g,
+                                                       const float *panels, float *y, int64_t y_step, int64_t count,
+                                                       int64_t columns, const float *bias, int relu) {
     int64_t step = 4 * g.groups * g.words;
-    for (int64_t k = 0; k < g.groups; k++)
+    for (int64_t k = 0; k < g.groups; k++) {
+        int last = k == g.groups - 1;
         product_of_group(rows + k * 4 * g.words, step, 4, scales + k, g.groups, panels + k * (HEAD + g.words * PANEL),
-                         g, y, y_step, count, columns, !k);
+                         g, y, y_step, count, columns, (sum_of_groups){!k, last && relu, last ? bias : NULL});
+    }
 }
 
 #endif

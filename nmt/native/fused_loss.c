@@ -187,10 +187,7 @@ static WIDE void chunk_of_bytes(void *shared, int64_t task, int64_t worker) {
     uint8_t *bytes = (uint8_t *)(scales + OF_BYTES * own.groups);
     for (int64_t n = 0; n < count; n++)
         row_as_factor(hidden + n * width, own, bytes + n * 4 * own.groups * own.words, scales + n * own.groups, 0);
-    multiply_rows(bytes, scales, own, l->panels, scores, row, count, size);
-    if (l->bias)
-        for (int64_t n = 0; n < count; n++)
-            for (int64_t v = 0; v < size; v++) scores[n * row + v] += l->bias[v];
+    multiply_rows(bytes, scales, own, l->panels, scores, row, count, size, l->bias, 0);
     for (int64_t n = 0; n < count; n++)
         differentiate(l, scores + n * row, l->target[first + n], target_grad + n, l->smoothed + worker,
                       l->plain + worker);
@@ -208,12 +205,13 @@ static WIDE void chunk_of_bytes(void *shared, int64_t task, int64_t worker) {
     bytes = (uint8_t *)(scales + OF_BYTES * along.groups);
     for (int64_t n = 0; n < count; n++)
         row_as_factor(scores + n * row, along, bytes + n * 4 * along.groups * along.words, scales + n * along.groups, 1);
-    multiply_rows(bytes, scales, along, l->by_outputs, hidden_grad, width, count, width);
+    multiply_rows(bytes, scales, along, l->by_outputs, hidden_grad, width, count, width, NULL, 0);
     float *words = scores + OF_BYTES * row, *panels = words + across.words * row;
     scales = panels + panels_of_bytes(width, across);
     columns_as_factor(scores, row, count, size, across.words, words, scales, 1);
     for (int64_t at = 0; at < width; at += STRIP) columns_as_panels(hidden, width, at, across, 0, panels, 1);
-    product_of_group((const uint8_t *)words, 4, 4 * row, scales, 1, panels, across, weight_grad, width, size, width, 0);
+    product_of_group((const uint8_t *)words, 4, 4 * row, scales, 1, panels, across, weight_grad, width, size, width,
+                     (sum_of_groups){0, 0, NULL});
     for (int64_t n = 0; n < count; n++) {
         int64_t target = l->target[first + n];
         for (int64_t i = 0; i < width; i++) {
@@ -232,11 +230,11 @@ void nmt_cross_entropy(const nmt_loss *l) {
         int64_t strips = (l->width + STRIP - 1) / STRIP;
         if (l->gradient)
             nmt_run(pack_columns_of_bytes, (void *)l, strips * groups_of(l->vocabulary).groups, l->threads);
-        nmt_run(chunk_of_bytes, (void *)l, (l->rows + OF_BYTES - 1) / OF_BYTES, l->threads);
+        nmt_run_in_turn(chunk_of_bytes, (void *)l, (l->rows + OF_BYTES - 1) / OF_BYTES, l->threads);
         return;
     }
     nmt_run(pack, (void *)l, panels, l->threads);
-    nmt_run(chunk_of_loss, (void *)l, (l->rows + CHUNK - 1) / CHUNK, l->threads);
+    nmt_run_in_turn(chunk_of_loss, (void *)l, (l->rows + CHUNK - 1) / CHUNK, l->threads);
 }
 
 #else

@@ -23,7 +23,11 @@ static int64_t words_of_room(int64_t inputs, int64_t outputs) {
 
 /* Of numbers of 32 bits: what a thread needs. */
 int64_t nmt_linear_room(int64_t kind, int64_t inputs, int64_t outputs) {
-    return kind == BYTES ? nmt_bytes_room(inputs, outputs) : words_of_room(inputs, outputs);
+    return kind == BYTES ? nmt_bytes_room(inputs) : words_of_room(inputs, outputs);
+}
+
+int64_t nmt_linear_grads(int64_t kind, int64_t rows, int64_t outputs) {
+    return kind == BYTES ? nmt_bytes_grads(rows, outputs) : 0;
 }
 
 /* And what a matrix needs that is laid out, for `columns` sums of `depth` products. */
@@ -49,6 +53,18 @@ static WIDE void pack_for_weight_grad(void *shared, int64_t task, int64_t worker
     (void)worker;
     const nmt_linear *l = shared;
     pack_rows(l->x, task * PANEL, l->rows, l->inputs, l->kind == HALVES, l->x_panels);
+}
+
+/* A row of the product, finished: with bias, and with what is below 0 cut off; what is no number stays none. */
+static WIDE void finish_row(const nmt_linear *l, float *y) {
+    if (l->bias)
+        for (int64_t o = 0; o < l->outputs; o++) y[o] += l->bias[o];
+    if (l->relu)
+        for (int64_t o = 0; o < l->outputs; o += 16) {
+            __mmask16 mask = l->outputs - o >= 16 ? 0xffff : (__mmask16)((1 << (l->outputs - o)) - 1);
+            __m512 sum = _mm512_maskz_loadu_ps(mask, y + o);
+            _mm512_mask_storeu_ps(y + o, mask, at_least(0.0f, sum));
+        }
 }
 
 static WIDE void forward(void *shared, int64_t task, int64_t worker) {
@@ -89,6 +105,12 @@ static WIDE void backward_to_x(void *shared, int64_t task, int64_t worker) {
         }
         product_of_words(grad, step, 1, l->panels, PANEL, words * PANEL, words, x_grad, inputs, count, inputs, 1);
     }
+}
+
+/* Outputs of a task of the gradient by the matrix: as many for each thread. */
+static int64_t block_of(const nmt_linear *l) {
+    int64_t tasks = l->threads * ((l->outputs + BLOCK * l->threads - 1) / (BLOCK * l->threads));
+    return whole((l->outputs + tasks - 1) / tasks, TILE);
 }
 
 static WIDE void backward_to_weight(void *shared, int64_t task, int64_t worker) {

@@ -1,5 +1,12 @@
 #include "pool.h"
 
+typedef struct {
+    nmt_task function;
+    void *shared;
+    int64_t count, threads;
+    int in_turn;
+} loop;
+
 #if defined(__unix__) || defined(__APPLE__)
 
 #include <pthread.h>
@@ -8,21 +15,20 @@
 #define MOST_THREADS 256
 #define SPINS 2000 /* looks at the flag before a worker sleeps: some microseconds, the gap between two loops */
 
-typedef struct {
-    nmt_task function;
-    void *shared;
-    int64_t count, threads;
-} loop;
-
 static pthread_mutex_t one_loop = PTHREAD_MUTEX_INITIALIZER, state = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t begun = PTHREAD_COND_INITIALIZER, ended = PTHREAD_COND_INITIALIZER;
 static int64_t workers; /* that were started */
 static volatile int64_t number; /* of the loop */
 static volatile int64_t busy;   /* workers that have not finished it */
 static loop now;
+static int64_t next; /* task, where they are not done in turn */
 
 static void work(int64_t worker, loop l) {
-    for (int64_t task = worker; task < l.count; task += l.threads) l.function(l.shared, task, worker);
+    if (l.in_turn)
+        for (int64_t task = worker; task < l.count; task += l.threads) l.function(l.shared, task, worker);
+    else
+        for (int64_t task; (task = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < l.count;)
+            l.function(l.shared, task, worker);
 }
 
 static void *wait_for_loops(void *argument) {
@@ -57,13 +63,12 @@ static void forget(void) {
     workers = number = busy = 0;
 }
 
-void nmt_run(nmt_task function, void *shared, int64_t count, int64_t threads) {
+static void run(loop l) {
     static int watches;
-    loop l = {function, shared, count, threads < count ? threads : count};
+    if (l.threads > l.count) l.threads = l.count;
     if (l.threads > MOST_THREADS) l.threads = MOST_THREADS;
-    if (l.threads < 2) {
-        l.threads = 1;
-        work(0, l);
+    if (l.threads < 2) { /* of one thread the loop is its own: others may run at the same time */
+        for (int64_t task = 0; task < l.count; task++) l.function(l.shared, task, 0);
         return;
     }
     pthread_mutex_lock(&one_loop);
@@ -85,11 +90,13 @@ void nmt_run(nmt_task function, void *shared, int64_t count, int64_t threads) {
     pthread_sigmask(SIG_SETMASK, &before, 0);
     if (workers < l.threads - 1) { /* the system gives no more: this thread does their share */
         pthread_mutex_unlock(&state);
+        l.in_turn = 1;
         for (int64_t worker = 0; worker < l.threads; worker++) work(worker, l);
         pthread_mutex_unlock(&one_loop);
         return;
     }
     now = l;
+    next = 0;
     busy = l.threads - 1;
     __atomic_store_n(&number, number + 1, __ATOMIC_RELEASE);
     pthread_cond_broadcast(&begun);
@@ -103,10 +110,18 @@ void nmt_run(nmt_task function, void *shared, int64_t count, int64_t threads) {
 
 #else
 
-void nmt_run(nmt_task function, void *shared, int64_t count, int64_t threads) {
-    if (threads > count) threads = count;
-    for (int64_t worker = 0; worker < threads; worker++)
-        for (int64_t task = worker; task < count; task += threads) function(shared, task, worker);
+static void run(loop l) {
+    if (l.threads > l.count) l.threads = l.count;
+    for (int64_t worker = 0; worker < l.threads; worker++)
+        for (int64_t task = worker; task < l.count; task += l.threads) l.function(l.shared, task, worker);
 }
 
 #endif
+
+void nmt_run(nmt_task function, void *shared, int64_t count, int64_t threads) {
+    run((loop){function, shared, count, threads, 0});
+}
+
+void nmt_run_in_turn(nmt_task function, void *shared, int64_t count, int64_t threads) {
+    run((loop){function, shared, count, threads, 1});
+}
