@@ -20,10 +20,12 @@ from several import Several
 from small_models import MODELS, SOURCE_VOCABULARY, TARGET_VOCABULARY
 from torch.nn import functional as F
 
+from nmt import linear
 from nmt.data.batches import Batch, pad
 from nmt.data.tokenizer import BOS, EOS, PAD
 from nmt.errors import UserError
 from nmt.gradient import Gradient, size, split, target_tokens
+from nmt.linear import available
 from nmt.nonfinite import culprits
 from nmt.parameters import Parameters, as_gradients_come
 from nmt.peers import Ended
@@ -105,6 +107,26 @@ def test_one_process_with_accumulation(name: str) -> None:
     assert_same(grads(model), reference(name))
     gradient = gradient_of(model)
     assert losses == pytest.approx([gradient.loss_alone(batch) for batch in BATCHES], rel=1e-12)
+
+
+@pytest.mark.skipif(not available(torch.int8), reason="no AVX-512 here, or C is not compiled")
+@pytest.mark.parametrize(("name", "r_drop"), [*((name, 0.0) for name in NAMES), (NAMES[0], 5.0)])
+def test_int8_is_near(name: str, r_drop: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every architecture, with every linear layer in int8."""
+    monkeypatch.setattr(linear, "_FEWEST", 1)
+    found = []
+    for precision in (Precision(), Precision(layers=torch.int8, output=torch.int8)):
+        model = model_of(name).float()
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        gradient = Gradient(
+            *(model, torch.device("cpu")), precision=precision, smoothing=0.1, scaler=scaler, r_drop=r_drop
+        )
+        losses = gradient.of_step(BATCHES, [1, 2, 3, 4], TOKENS)
+        found.append((torch.tensor(losses), grads(model)))
+    (exact, exact_grads), (losses, own_grads) = found
+    assert not torch.equal(own_grads, exact_grads)
+    torch.testing.assert_close(losses, exact, rtol=0.01, atol=0)
+    assert (own_grads - exact_grads).norm() < 0.1 * exact_grads.norm()
 
 
 @pytest.mark.parametrize("name", NAMES)
