@@ -79,7 +79,7 @@ MOST_STEPS = 100_000  # Vaswani et al. 2017, base
 TOKENS_PER_SECOND = {"tiny": 6000, "small": 900, "base": 600}
 LARGE = 4096  # tokens of a batch
 # Of `make bench BENCH='--only training --trained Transformer'`, with batches of LARGE tokens.
-GAIN_OF_INT8 = {"tiny": 1.6, "small": 2.0, "base": 2.4}
+GAIN_OF_INT8 = {"tiny": 1.5, "small": 2.0, "base": 2.5}
 
 
 def tier_of(pairs: int) -> Tier:
@@ -289,7 +289,7 @@ def _training(plan: TokenizerPlan, tier: Tier, n: int, bytes_here: bool) -> list
         ("keep_last", 5, "checkpoints; `nmt average` of them is often better than the best alone"),
     ]
     if in_bytes:
-        reason = f"{GAIN_OF_INT8[tier.preset]} times as fast as float32 on this processor; bfloat16 for a GPU"
+        reason = f"{GAIN_OF_INT8[tier.preset]} times as fast as float32 on an Intel Xeon; bfloat16 for a GPU"
         rows.append(("precision", "int8", reason))
     elif tier.preset != "tiny":
         reason = "nearly twice the speed at this width; take float32 on GPUs older than 2020"

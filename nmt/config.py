@@ -142,7 +142,7 @@ class SearchConfig(Section):
     max_source_tokens: int = Field(512, ge=8)  # longer lines are split, translated in parts, rejoined
     # Source tokens a batch, padding counted. auto: what fits the caches of the cores, or a GPU's memory.
     batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    # Of matrix products; int8 is for CPUs, float16 for GPUs. Training, scoring and alignment have float32.
+    # Of matrix products; int8 is for CPUs, float16 for GPUs. Scoring and alignment have float32.
     precision: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     # Of several models: the mean of their probabilities, or of their log-probabilities.
     ensemble_by: Literal["probability", "log-probability"] = "probability"

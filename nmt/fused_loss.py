@@ -36,7 +36,7 @@ class _Loss(ctypes.Structure):
 @cache
 def _library() -> Any:
     library = kernels.library() if products.available() else None
-    if library is None or not hasattr(library, "nmt_cross_entropy"):
+    if library is None or not hasattr(library, "nmt_loss_by_outputs"):
         return None
     library.nmt_can_pair.restype = _int
     for name in ("nmt_loss_room", "nmt_loss_panels", "nmt_loss_by_outputs"):

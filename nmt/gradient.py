@@ -20,6 +20,7 @@ from nmt.data.batches import Batch
 from nmt.data.tokenizer import PAD
 from nmt.errors import UserError
 from nmt.guided import Guided, Record
+from nmt.linear import give_back_memory
 from nmt.loss import cross_entropy_sum
 from nmt.parameters import Parameters
 from nmt.precision import Precision
@@ -149,7 +150,7 @@ class Gradient:
             *(hidden1_ND, hidden2_ND, weight_VD, bias_V, target_N),
             alpha=self.r_drop,
             smoothing=self.smoothing,
-            factors=None if self.precision.output == torch.int8 else self.precision.output,
+            factors=None if self.precision.output == torch.int8 else self.precision.output,  # none of int8
         )
         if guided1 is not None and guided2 is not None:
             loss = loss + (guided1 + guided2) / 2
@@ -221,6 +222,7 @@ class Gradient:
                 "choose a smaller model, or train on another device"
             )
         self.most_tokens = size(part) // 2
+        give_back_memory()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
 """A linear layer with its gradients, in C (`native/linear.c`), for training on a CPU with AVX-512.
 
-Factors of products are float32, or inside `products_of(torch.bfloat16)` rounded to bfloat16; sums and
-everything else are float32. `available` says whether it can be had.
+Factors of products are float32, or inside `products_of` rounded to bfloat16 or int8 (`native/bytes.h`); sums
+and everything else are float32. `available` says whether it can be had.
 
 N rows, I and O widths of input and output.
 """
@@ -26,11 +26,12 @@ from nmt import fused_loss, kernels
 _int, _pointer = ctypes.c_int64, ctypes.c_void_p
 # Laying the matrix out costs as much as some rows gain.
 _FEWEST = 512
+_NARROWEST = 8  # of int8: a column or two are no matrix
 _kind: ContextVar[torch.dtype] = ContextVar("kind", default=torch.float32)
 
 
 class _Linear(ctypes.Structure):
-    """nmt_linear in linear.c."""
+    """nmt_linear in linear.h."""
 
     _fields_ = [
         *((name, _pointer) for name in ("x", "weight", "bias")),
@@ -43,7 +44,7 @@ class _Linear(ctypes.Structure):
 @cache
 def _library() -> Any:
     library = kernels.library() if fused_loss.available(torch.float32) else None
-    if library is None or not hasattr(library, "nmt_linear_forward"):
+    if library is None or not hasattr(library, "nmt_linear_grads"):
         return None
     for name in ("nmt_linear_room", "nmt_linear_panels", "nmt_linear_grads"):
         function = getattr(library, name)
@@ -80,10 +81,13 @@ def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, *, relu: bool = 
     wanted = torch.is_grad_enabled() and (x.requires_grad or weight_OI.requires_grad)
     ours = x.dtype == weight_OI.dtype == torch.float32 and x.device.type == "cpu"
     many = x.numel() >= _FEWEST * x.size(-1)
-    if not (wanted and ours and many and available(_kind.get())) or torch.is_autocast_enabled("cpu"):
+    kind = _kind.get()
+    if kind == torch.int8 and min(weight_OI.shape) < _NARROWEST:
+        kind = torch.float32
+    if not (wanted and ours and many and available(kind)) or torch.is_autocast_enabled("cpu"):
         y = F.linear(x, weight_OI, bias_O)
         return F.relu(y) if relu else y
-    return _LinearFunction.apply(x, weight_OI, bias_O, _kind.get(), relu)  # type: ignore[no-any-return, no-untyped-call]
+    return _LinearFunction.apply(x, weight_OI, bias_O, kind, relu)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Scratch(threading.local):
@@ -96,11 +100,18 @@ class _Scratch(threading.local):
         """Room for so many float32 in this thread, until it is taken again."""
         held = self.held.get(name)
         if held is None or held.numel() < count:
+            del held
+            self.held.pop(name, None)
             held = self.held[name] = torch.empty(count)
         return held
 
 
 _scratch = _Scratch()
+
+
+def give_back_memory() -> None:
+    """What calls of this thread have left behind."""
+    _scratch.held.clear()
 
 
 class Linear(nn.Linear):

@@ -21,6 +21,11 @@ CHUNK = 256
 GPU_CHUNK = 4096
 
 
+# Of z_loss, above which gradients may have a sign that shares in `native/bytes.h` have not: they do where
+# log Z < -1 / (2 z_loss).
+_MOST_Z_LOSS = 1e-3
+
+
 def chunk_rows(device: torch.device) -> int:
     return GPU_CHUNK if device.type == "cuda" else CHUNK
 
@@ -51,7 +56,8 @@ def cross_entropy_sum(
             (Chowdhery et al. 2022, sec. 5, who have 1e-4); it is in the first result alone.
         chunk: positions whose logits are held at once; `chunk_rows` where it is not given.
         factors: what numbers are rounded to before they are multiplied, where it is not the tensors' type:
-            bfloat16 for float32 tensors, where `nmt.fused_loss` can, or int8 where a gradient is wanted.
+            bfloat16 for float32 tensors, where `nmt.fused_loss` can, or int8 where a gradient is wanted,
+            unless z_loss is above 1e-3.
 
     Returns:
         The smoothed loss, which carries the gradient, and the loss without smoothing; both nats, summed.
@@ -98,7 +104,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         vocabulary = weight_VD.size(0)
         needs_gradient = any(ctx.needs_input_grad[:3])
         kind = factors or hidden_ND.dtype
-        if kind == torch.int8 and not needs_gradient:
+        if kind == torch.int8 and not (needs_gradient and z_loss <= _MOST_Z_LOSS):
             kind = torch.float32
         if hidden_ND.device.type == "cpu" and fused_loss.available(kind):
             smoothed, plain, *grads = fused_loss.cross_entropy(

@@ -10,9 +10,10 @@ _NEEDED = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}  # WIDE
 
 
 def bytes_here() -> bool:
-    """Whether training is fastest in int8: there is no NVIDIA GPU, the processor has the instructions, and
-    the products are compiled. Where that cannot be told it is not (`nmt.precision` asks the processor)."""
-    if any(_DEVICES.glob("nvidia[0-9]*")) or not any(_OURS.glob("_kernels*.so")):
+    """Whether training is fastest in int8: there is no GPU, the processor has the instructions, and the
+    products are compiled. Where that cannot be told it is not (`nmt.precision` asks the processor)."""
+    gpus = ("nvidia[0-9]*", "kfd", "dxg")  # NVIDIA's, AMD's, those of Windows' Linux
+    if any(any(_DEVICES.glob(name)) for name in gpus) or not any(_OURS.glob("_kernels*.so")):
         return False
     try:
         lines = _PROCESSOR.read_text().splitlines()

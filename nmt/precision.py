@@ -48,7 +48,10 @@ def refused(asked: str, device: torch.device) -> str | None:
             f'training.precision = "float16" needs a GPU, and this is {device}; use "bfloat16" or "float32"'
         )
     if asked == "int8" and device.type != "cpu":
-        return f'training.precision = "int8" is for CPUs, and this is {device}; use "bfloat16"'
+        return (
+            f'training.precision = "int8" is for CPUs, and this is {device}; use "bfloat16", or '
+            'training.device = "cpu"'
+        )
     if asked == "int8" and not available(torch.int8):
         return (
             'training.precision = "int8" needs a processor with AVX-512 VNNI, and a C compiler when nmt is '

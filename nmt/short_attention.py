@@ -146,7 +146,8 @@ def _grads_of(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
     for first, *rest in ((query, key, value), (key, value)):
         count, apart = 1 + len(rest), first.size(1) * first.size(3)
         if first.stride(2) == count * apart and all(
-            other.stride() == first.stride()
+            other.shape == first.shape
+            and other.stride() == first.stride()
             and other.data_ptr() == first.data_ptr() + number * apart * first.itemsize
             for number, other in enumerate(rest, start=1)
         ):

@@ -57,9 +57,8 @@ class Several:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os.environ.update({name: str(value) for name, value in (place | more).items()})
             os.chdir(folder)
-            torch.set_num_threads(
-                1
-            )  # those of OpenMP that the parent began are not in a fork, which would wait
+            # Of several threads, those that the parent began, OpenMP in a fork would wait for ever.
+            torch.set_num_threads(1)
             sys.stderr = sys.stdout = self.files[rank].open("w")
             code = work(rank)
         except BaseException:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nmt import fused_loss
+from nmt.loss import cross_entropy_sum
 
 needs_floats = pytest.mark.skipif(
     not fused_loss.available(torch.float32), reason="no AVX-512 here, or C is not compiled"
@@ -148,9 +149,34 @@ def test_int8(
     assert_near(found[2:], wanted[2:], 0.03)
 
 
+@needs_floats
+@pytest.mark.parametrize("z_loss", [1e-4, 0.3])
+def test_int8_where_the_normaliser_is_small(z_loss: float) -> None:
+    """A strong z_loss turns the sign of the softmax's share, which int8 has not."""
+    hidden_ND, weight_VD, _, target_N = make(60, 32, 80, 5, False)
+    inputs = [x.requires_grad_() for x in (hidden_ND, weight_VD, torch.full((80,), -20.0))]
+    loss, _ = cross_entropy_sum(*inputs, target_N, smoothing=0.1, z_loss=z_loss, factors=torch.int8)
+    exact, _ = cross_entropy_sum(*inputs, target_N, smoothing=0.1, z_loss=z_loss)
+    found, wanted = (torch.autograd.grad(x, inputs) for x in (loss, exact))
+    assert all((one - other).norm() < 0.03 * other.norm() for one, other in zip(found, wanted, strict=True))
+
+
 def of_bytes(x: Tensor) -> Tensor:
     scale = x.abs().amax(dim=1, keepdim=True) / 127
     return (x / scale).round() * scale
+
+
+@needs_floats
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", range(3))
+def test_int8_of_what_is_not_finite(place: int, value: float) -> None:
+    """It is seen in the loss and in gradients, so that the update is skipped."""
+    inputs = list(make(70, 40, 90, 4, True))
+    inputs[place].view(-1)[5] = value
+    found = fused_loss.cross_entropy(*inputs, smoothing=0.1, kind=torch.int8, gradient=True)
+    if not (place == 2 and value == -math.inf):  # which is a probability of 0
+        assert not found[0].isfinite()
+        assert all(grad is not None and not bool(grad.isfinite().all()) for grad in found[2:4])
 
 
 @needs_floats

@@ -218,7 +218,16 @@ ALLOWED: dict[str, set[str]] = {
     },
     "nmt.gradient": {
         *("nmt.parameters", "nmt.ranks"),
-        *("nmt.budget", "nmt.data.*", "nmt.errors", "nmt.guided", "nmt.loss", "nmt.precision", "nmt.r_drop"),
+        *(
+            "nmt.budget",
+            "nmt.data.*",
+            "nmt.errors",
+            "nmt.guided",
+            "nmt.linear",
+            "nmt.loss",
+            "nmt.precision",
+            "nmt.r_drop",
+        ),
     },
     "nmt.guided": set(),
     "nmt.nonfinite": {

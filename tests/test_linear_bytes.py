@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nmt import fused_loss
 from nmt import linear as module
 from nmt.linear import available, linear, products_of
 
@@ -27,6 +28,7 @@ GROUP = 512  # as bytes.h
 @pytest.fixture(autouse=True)
 def _few_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, "_FEWEST", 1)
+    monkeypatch.setattr(module, "_NARROWEST", 1)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -136,3 +138,64 @@ def test_the_same_again() -> None:
         runs.append(computed(*own, grad, relu=True))
     for run in runs[1:]:
         assert all(torch.equal(one, other) for one, other in zip(runs[0], run, strict=True))
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2, 3], ids=["x", "weight", "bias", "no bias"])
+def test_frozen_inputs(frozen: int) -> None:
+    own, grad = leaves(300, 40, 130, 6), torch.randn(300, 130)
+    expected = computed(*own, grad)[1:]
+    for place, leaf in enumerate(own):
+        leaf.requires_grad_(place != frozen)
+    with products_of(torch.int8):
+        linear(own[0], own[1], None if frozen == 3 else own[2]).backward(grad)  # type: ignore[no-untyped-call]
+    for place, leaf in enumerate(own):
+        if place == min(frozen, 2):
+            assert leaf.grad is None
+        else:
+            assert leaf.grad is not None
+            assert torch.equal(leaf.grad, expected[place])
+
+
+def test_narrow_layers_are_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_NARROWEST", 8)
+    x, weight, bias = leaves(60, 40, 7, 2)
+    exact = torch.nn.functional.linear(x, weight, bias)
+    with products_of(torch.int8):
+        assert torch.allclose(linear(x, weight, bias), exact, atol=1e-5)
+        wide = linear(x, weight.repeat(2, 1), None)
+    assert not torch.allclose(wide[:, :7] + bias, exact, atol=1e-3)
+
+
+def test_a_sum_of_more_groups_than_a_batch_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows beyond 66,000 make more groups than a group has words."""
+    own, grad = leaves(70_001, 9, 10, 7), torch.randn(70_001, 10)
+    x = own[0].detach().numpy()
+    found = computed(*own, grad)[2].numpy()
+    expected = rounded(grad.numpy(), 0).T @ rounded(x, 0)
+    assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
+
+
+def test_memory_that_calls_leave_behind_is_given_back() -> None:
+    computed(*leaves(60, 40, 50, 3), torch.randn(60, 50))
+    assert module._scratch.held
+    module.give_back_memory()
+    assert not module._scratch.held
+
+
+def test_a_library_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation that was not compiled anew does without."""
+
+    class Old:
+        nmt_cross_entropy = nmt_linear_forward = None
+
+    for place in (module, fused_loss):
+        monkeypatch.setattr(place.kernels, "library", Old)
+        place._library.cache_clear()
+    try:
+        assert not fused_loss.available(torch.float32)
+        assert not available(torch.int8)
+    finally:
+        monkeypatch.undo()
+        for place in (module, fused_loss):
+            place._library.cache_clear()
+    assert available(torch.int8)

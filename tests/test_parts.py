@@ -88,3 +88,20 @@ def test_attention_leaves_them_beside_each_other(own: bool) -> None:
     if not own:
         assert query.grad is not None
         assert torch.equal(query.grad, expected[0])
+
+
+@pytest.mark.skipif(short_attention._library() is None, reason="no AVX-512 here, or C is not compiled")
+def test_fewer_queries_than_keys_of_one_projection() -> None:
+    """They begin where a whole part would, and are not one."""
+    query, key, value = (
+        part.view(4, 64, 2, 16).transpose(1, 2)
+        for part in torch.randn(4, 64, 96, requires_grad=True).chunk(3, dim=-1)
+    )
+    some = query[:, :, :3]
+    found = torch.autograd.grad(
+        short_attention.attend(some, key, value, None, causal=False).sum(), (some, key, value)
+    )
+    assert [grad.shape for grad in found] == [some.shape, key.shape, value.shape]
+    copies = [x.detach().clone().requires_grad_() for x in (some, key, value)]
+    expected = torch.autograd.grad(short_attention.attend(*copies, None, causal=False).sum(), copies)
+    assert all(map(torch.equal, found, expected))

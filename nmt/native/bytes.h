@@ -3,7 +3,7 @@
  *
  * Numbers become bytes group by group: GROUP of them at most, neighbours along the axis that is summed over, have one
  * scale, 127 being the largest of them. Groups are added up in float32. One factor is unsigned, as the instruction
- * has it: 128 more than it should be, which `offsets` take back.
+ * has it: 128 more than it should be, which `offsets` take back; or numbers that are not negative, up to 255.
  */
 #ifndef NMT_BYTES_H
 #define NMT_BYTES_H
@@ -19,6 +19,7 @@ typedef struct {
 } grouping;
 
 static inline grouping groups_of(int64_t depth) {
+    if (!depth) return (grouping){0, 0, 0};
     int64_t groups = (depth + GROUP - 1) / GROUP;
     return (grouping){depth, groups, (depth + 4 * groups - 1) / (4 * groups)};
 }

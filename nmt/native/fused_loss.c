@@ -28,7 +28,7 @@ typedef struct {
     float smoothing, z_loss;
     float *panels;     /* room: (V / 32, h, 32) words, or panels of bytes */
     float *by_outputs; /* room: (v, H padded to 32) words, or panels of bytes; NULL: `weight` is as it should be */
-    float *room;       /* of each thread, `nmt_loss_room` bytes */
+    float *room;       /* of each thread, `nmt_loss_room` */
     float *hidden_grad; /* (N, H) */
     float *weight_grads, *bias_grads; /* of each thread, (V, H) and (V), zeros; or NULL */
     double *smoothed, *plain;         /* of each thread, zeros */

@@ -182,11 +182,11 @@ void nmt_bytes_forward(const nmt_linear *l) {
 }
 
 /* Tasks of several kinds, one after the other; which come first is what takes longest. */
-static int64_t grad_parts(const nmt_linear *l) { return groups_of(l->outputs).groups * groups_of(l->rows).groups; }
-static int64_t weight_parts(const nmt_linear *l) {
+static int64_t packs_of_grad(const nmt_linear *l) { return groups_of(l->outputs).groups * groups_of(l->rows).groups; }
+static int64_t packs_of_weight(const nmt_linear *l) {
     return l->x_grad ? strips_of(l->inputs) * groups_of(l->outputs).groups : 0;
 }
-static int64_t x_parts(const nmt_linear *l) {
+static int64_t packs_of_x(const nmt_linear *l) {
     return l->weight_grad ? strips_of(l->inputs) * groups_of(l->rows).groups : 0;
 }
 static int64_t blocks(const nmt_linear *l) {
@@ -195,12 +195,12 @@ static int64_t blocks(const nmt_linear *l) {
 
 static void pack_for_gradients(void *shared, int64_t task, int64_t worker) {
     const nmt_linear *l = shared;
-    if (task < grad_parts(l))
+    if (task < packs_of_grad(l))
         pack_grads(shared, task, worker);
-    else if ((task -= grad_parts(l)) < x_parts(l))
+    else if ((task -= packs_of_grad(l)) < packs_of_x(l))
         pack_for_weight_grad(shared, task, worker);
     else
-        pack_for_x_grad(shared, task - x_parts(l), worker);
+        pack_for_x_grad(shared, task - packs_of_x(l), worker);
 }
 
 static void backward(void *shared, int64_t task, int64_t worker) {
@@ -212,7 +212,7 @@ static void backward(void *shared, int64_t task, int64_t worker) {
 
 void nmt_bytes_backward(const nmt_linear *l) {
     int64_t chunks = l->x_grad ? (l->rows + CHUNK - 1) / CHUNK : 0;
-    nmt_run(pack_for_gradients, (void *)l, grad_parts(l) + x_parts(l) + weight_parts(l), l->threads);
+    nmt_run(pack_for_gradients, (void *)l, packs_of_grad(l) + packs_of_x(l) + packs_of_weight(l), l->threads);
     nmt_run(backward, (void *)l, blocks(l) + chunks, l->threads);
 }
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import torch
 
+from nmt.device import choose_device
+from nmt.precision import precision_on, refused
+
 from .corpora import Corpus
 
 CONFIG = """
@@ -42,7 +45,7 @@ def _luong(width: int) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """What a line of the table trains; `precision` as in `nmt.gradient.Gradient`."""
+    """What a line of the table trains; `precision` that of [training]."""
 
     name: str
     model: str  # [model]
@@ -125,6 +128,8 @@ def training_speeds(
             continue
         if named and not any(part in row.name for part in named):
             continue
+        if not row.plain and not _can(row.precision):
+            continue
         config = CONFIG.format(
             train=corpus.train.resolve(),
             validation=corpus.validation.resolve(),
@@ -149,3 +154,9 @@ def training_speeds(
             check=True,
         )
         yield Speed(row.name, row.precision, **json.loads(measured.stdout))
+
+
+def _can(precision: str) -> bool:
+    """Whether training on this machine is in this precision."""
+    device = choose_device("auto")
+    return refused(precision, device) is None and not precision_on(precision, device).note
