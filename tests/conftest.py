@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,14 @@ from support import Nmt, prepare_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
+
+gc.disable()  # while modules are loaded and tests are collected: all of that stays
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are half a second of work for the garbage collector, each time, and in each fork."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -327,7 +328,11 @@ def find_modules() -> dict[str, Path]:
 
 
 MODULES = find_modules()
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:
@@ -367,7 +372,7 @@ def test_every_module_has_a_line_and_every_line_a_module() -> None:
 def test_modules_import_what_the_table_allows() -> None:
     wrong = [
         f"{module} imports {imported}"
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         for imported in dict.fromkeys(imports_of(tree))
         if not is_allowed(module, imported)
     ]
@@ -393,7 +398,7 @@ def test_the_check_sees(module: str, text: str, imported: str) -> None:
 
 def test_imports_go_round_nowhere() -> None:
     """The table allows neighbours to import each other; the code must do so one way."""
-    graph = {module: set(imports_of(tree)) for module, tree in TREES.items()}
+    graph = {module: set(imports_of(tree)) for module, tree in trees().items()}
     while graph:
         leaves = [module for module, imported in graph.items() if not imported & graph.keys()]
         assert leaves, f"these import each other in a circle: {', '.join(sorted(graph))}"
@@ -403,7 +408,7 @@ def test_imports_go_round_nowhere() -> None:
 
 def test_only_the_command_line_prints() -> None:
     wrong = []
-    for module, tree in TREES.items():
+    for module, tree in trees().items():
         if module.startswith("nmt.cli"):
             continue
         for node in ast.walk(tree):
@@ -427,7 +432,7 @@ def test_modules_do_no_work_when_imported() -> None:
     """At the top of a module stand imports, definitions and constants; `nmt.cli.main` adds the commands."""
     definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
     wrong = []
-    for module, tree in TREES.items():
+    for module, tree in trees().items():
         for node in tree.body:
             is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             is_typing = isinstance(node, ast.If) and is_name(node.test, "TYPE_CHECKING")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,11 @@ from nmt.holdout import Corpus, Layout, languages_of, split_corpus
 from nmt.profile import look
 
 Pairs = list[tuple[str, str]]
-POOL: Pairs = [(p.source, p.target) for p in generate("train", 5000, seed=1)]
+
+
+@cache
+def pool() -> Pairs:
+    return [(p.source, p.target) for p in generate("train", 5000, seed=1)]
 
 
 @pytest.fixture(autouse=True)
@@ -71,12 +76,12 @@ def assert_apart(*parts: Pairs) -> None:
 def test_what_is_written_can_be_trained_on(
     count: int, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = make(POOL[:count])
+    config = make(pool()[:count])
     train, validation, test = (part(config, name) for name in ("train", "validation", "test"))
     assert_apart(train, validation, test)
     assert len(validation) == len(test) == max(50, count // 20)
     assert len(train) + len(validation) + len(test) <= count
-    assert [p for p in POOL[:count] if p in set(train)] == train, "the order stays"
+    assert [p for p in pool()[:count] if p in set(train)] == train, "the order stays"
     data = prepare(config, folder / "prepared")
     assert len(data.source_tokenizer) == config.tokenizer.vocabulary_size
     printed = capfd.readouterr()
@@ -86,7 +91,9 @@ def test_what_is_written_can_be_trained_on(
 
 
 def test_nothing_is_lost(capfd: pytest.CaptureFixture[str]) -> None:
-    repeated = [*POOL[:600], *POOL[:100], (POOL[0][0], "Etwas anderes."), ("", "leer"), ("x " * 300, "y")]
+    all_pairs = pool()
+    odd = [(all_pairs[0][0], "Etwas anderes."), ("", "leer"), ("x " * 300, "y")]
+    repeated = [*all_pairs[:600], *all_pairs[:100], *odd]
     config = make(repeated)
     parts = [part(config, name) for name in ("train", "validation", "test")]
     assert_apart(*parts)
@@ -97,16 +104,16 @@ def test_nothing_is_lost(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_same_input_same_files() -> None:
-    config = make(POOL[:400])
+    config = make(pool()[:400])
     first = {p.name: p.read_bytes() for p in Path("my-data").iterdir()} | {"": Path("my.toml").read_bytes()}
-    assert make(POOL[:400], force=True) == config
+    assert make(pool()[:400], force=True) == config
     assert first == {p.name: p.read_bytes() for p in Path("my-data").iterdir()} | {
         "": Path("my.toml").read_bytes()
     }
 
 
 def test_every_key_has_its_reason() -> None:
-    for pairs in (POOL[:300], POOL):
+    for pairs in (pool()[:300], pool()):
         make(pairs, force=True)
         lines = Path("my.toml").read_text(encoding="utf-8").split("\n")
         keys = 0
@@ -119,7 +126,7 @@ def test_every_key_has_its_reason() -> None:
 
 
 def test_config_in_another_folder_works_from_here_and_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = make(POOL[:300], "new/deep/run")
+    config = make(pool()[:300], "new/deep/run")
     assert len(part(config, "test")) == 50
     assert config.data.train == "new/deep/run-data/train"
 
@@ -128,10 +135,10 @@ def test_config_in_another_folder_works_from_here_and_from_there(monkeypatch: py
 
 
 def test_given_sets_leave_everything_in_place() -> None:
-    write(POOL[:50], "dev.en", "dev.de")
-    write(POOL[50:100], "held/test.en.gz", "held/test.de.gz")
+    write(pool()[:50], "dev.en", "dev.de")
+    write(pool()[50:100], "held/test.en.gz", "held/test.de.gz")
     before = {p: p.read_bytes() for p in Path.cwd().rglob("*") if p.is_file()}
-    config = make(POOL[100:700], validation="dev", test="held/test")
+    config = make(pool()[100:700], validation="dev", test="held/test")
     assert (config.data.train, config.data.validation, config.data.test) == ("corpus", "dev", "held/test")
     assert not config.data.drop_overlap
     assert not Path("my-data").exists()
@@ -139,9 +146,9 @@ def test_given_sets_leave_everything_in_place() -> None:
 
 
 def test_overlap_with_given_sets_is_dropped_in_place(capfd: pytest.CaptureFixture[str]) -> None:
-    write(POOL[:50], "dev.en", "dev.de")
-    write(POOL[40:90], "test.en", "test.de")
-    config = make(POOL[:700], validation="dev", test="test")
+    write(pool()[:50], "dev.en", "dev.de")
+    write(pool()[40:90], "test.en", "test.de")
+    config = make(pool()[:700], validation="dev", test="test")
     assert config.data.train == "corpus"
     assert config.data.drop_overlap
     printed = capfd.readouterr().err
@@ -149,28 +156,28 @@ def test_overlap_with_given_sets_is_dropped_in_place(capfd: pytest.CaptureFixtur
 
 
 def test_one_given_set_shares_no_line_with_the_one_held_out() -> None:
-    write(POOL[:50], "dev.en", "dev.de")
-    config = make(POOL[:700], validation="dev")
+    write(pool()[:50], "dev.en", "dev.de")
+    config = make(pool()[:700], validation="dev")
     assert config.data.validation == "dev"
     assert {p.name for p in Path("my-data").iterdir()} == {"train.en", "train.de", "test.en", "test.de"}
-    assert_apart(part(config, "train"), POOL[:50], part(config, "test"))
+    assert_apart(part(config, "train"), pool()[:50], part(config, "test"))
 
 
 def test_files_without_a_common_prefix_are_copied() -> None:
-    write(POOL[:50], "dev.en", "dev.de")
-    source, target = write(POOL[50:400], "english.en", "deutsch.de")
+    write(pool()[:50], "dev.en", "dev.de")
+    source, target = write(pool()[50:400], "english.en", "deutsch.de")
     init(Path("my.toml"), source, target, validation="dev", test="dev")
     config = load_config("my.toml")
     assert config.data.train == "my-data/train"
-    assert part(config, "train") == POOL[50:400]
+    assert part(config, "train") == pool()[50:400]
 
 
 def test_a_plain_file_beside_a_packed_one_is_not_taken_for_it() -> None:
-    write(POOL[:50], "dev.en", "dev.de")
+    write(pool()[:50], "dev.en", "dev.de")
     write([("other", "anderes")], "c.en", "c.de")
-    source, target = write(POOL[50:400], "c.en.gz", "c.de.gz")
+    source, target = write(pool()[50:400], "c.en.gz", "c.de.gz")
     init(Path("my.toml"), source, target, validation="dev", test="dev")
-    assert part(load_config("my.toml"), "train") == POOL[50:400]
+    assert part(load_config("my.toml"), "train") == pool()[50:400]
 
 
 # Languages
@@ -204,7 +211,7 @@ def test_given_languages() -> None:
 
 @pytest.mark.parametrize("names", [("one.txt", "two.txt"), ("one", "two"), ("c.en.gz", "c.de.gz")])
 def test_names(names: tuple[str, str]) -> None:
-    source, target = write(POOL[:300], *names)
+    source, target = write(pool()[:300], *names)
     init(Path("my.toml"), source, target)
     assert len(part(load_config("my.toml"), "validation")) == 50
 
@@ -260,7 +267,7 @@ def test_more_characters_than_half_the_vocabulary_of_the_other_language(folder: 
 
 
 def test_larger_corpora_get_larger_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = look(POOL)
+    profile = look(pool())
     plan = fit_tokenizer(profile)
     layout = Layout("t", "v", "e", ("en", "de"), {}, Path("x"), {}, 0)
     rows = []
@@ -296,11 +303,11 @@ def test_the_precision_is_the_machine_s(bytes_here: bool) -> None:
 
 
 def test_duplicates_and_copies_are_dropped_where_there_are_many() -> None:
-    pairs = [*POOL[:400], *POOL[:100], *((s, s) for s, _ in POOL[400:430])]
+    pairs = [*pool()[:400], *pool()[:100], *((s, s) for s, _ in pool()[400:430])]
     config = make(pairs)
     assert config.data.drop_duplicates
     assert config.data.drop_copies
-    copying = [(s, s) for s, _ in POOL[:400]]
+    copying = [(s, s) for s, _ in pool()[:400]]
     assert not make(copying, force=True).data.drop_copies, "copying may be the task"
 
 
@@ -331,7 +338,7 @@ HOSTILE = [
 
 def test_hostile_lines_come_through_unchanged() -> None:
     hostile = [(line, f"{line} t{i}") for i, line in enumerate(HOSTILE)]
-    pairs = [*hostile, *POOL[:300], *hostile]
+    pairs = [*hostile, *pool()[:300], *hostile]
     source, target = Path("h.en"), Path("h.de")
     # The carriage return of a Windows line end is not part of the line.
     source.write_bytes("".join(f"{s}\r\n" for s, _ in pairs).encode())
@@ -349,7 +356,7 @@ def test_hostile_lines_come_through_unchanged() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=300), st.integers(0, 3))
 def test_split_is_a_partition_without_overlap(odd: Pairs, seed: int) -> None:
-    corpus = Corpus(Path("s"), Path("t"), "s", "t", odd + POOL[:250])
+    corpus = Corpus(Path("s"), Path("t"), "s", "t", odd + pool()[:250])
     split = split_corpus(corpus, {}, seed=seed)
     assert_apart(split.train, split.held_out["validation"], split.held_out["test"])
     assert len(split.train) + 100 + split.removed == len(corpus.pairs)
@@ -370,7 +377,7 @@ def fails(
 
 
 def test_mistakes_in_the_files() -> None:
-    write(POOL[:300], "c.en", "c.de")
+    write(pool()[:300], "c.en", "c.de")
     fails("no such file", source="missing.en")
     Path("folder.en").mkdir()
     fails("a folder, not a file", source="folder.en")
@@ -379,22 +386,22 @@ def test_mistakes_in_the_files() -> None:
     fails("given as source and as target", target="link.de")
     Path("empty.en").touch()
     fails("the file is empty", source="empty.en")
-    write(POOL[:1], "one.en", "one.de")
+    write(pool()[:1], "one.en", "one.de")
     fails("1 usable sentence pairs of 1", source="one.en", target="one.de")
-    write([*POOL[:199], ("", "")], "few.en", "few.de")
+    write([*pool()[:199], ("", "")], "few.en", "few.de")
     fails("199 usable sentence pairs of 200", source="few.en", target="few.de")
-    write(POOL[:299], "short.en", "short.de")
+    write(pool()[:299], "short.en", "short.de")
     fails(r"300 lines, but short\.de has 299", target="short.de")
     Path("bad.en").write_bytes(b"good\nb\xffd\n")
     fails(r"bad\.en:2: byte 2 is not valid UTF-8", source="bad.en")
-    write([POOL[0]] * 300, "same.en", "same.de")
+    write([pool()[0]] * 300, "same.en", "same.de")
     fails("repeat each other so much", source="same.en", target="same.de")
     fails(r"neither dev\.en nor dev\.en\.gz", validation="dev")
     fails("hardly a pair is left", validation="c", test="c")
 
 
 def test_nothing_is_overwritten() -> None:
-    write(POOL[:300], "c.en", "c.de")
+    write(pool()[:300], "c.en", "c.de")
     Path("old.toml").write_text("mine")
     fails(r"old\.toml: exists already", "old.toml")
     Path("other-data").mkdir()
@@ -418,7 +425,7 @@ def test_nothing_is_overwritten() -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written() -> None:
-    write(POOL[:300], "c.en", "c.de")
+    write(pool()[:300], "c.en", "c.de")
     Path("locked").mkdir(mode=0o500)
     fails("may not be written into", "locked/my.toml")
 
@@ -427,14 +434,14 @@ def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "my.toml")
 
-    write(POOL[:300], "c.en", "c.de")
+    write(pool()[:300], "c.en", "c.de")
     monkeypatch.setattr("nmt.holdout.write_file", full)
     fails("No space left on device")
     assert not Path("my.toml").exists()
 
 
 def test_names_that_toml_must_escape() -> None:
-    source, target = write(POOL[:300], 'a "b" \x7f\n\\.en', "é.de")
+    source, target = write(pool()[:300], 'a "b" \x7f\n\\.en', "é.de")
     name = 'q"\\ \x7f\n.toml'
     init(Path(name), source, target)
     assert load_config(name).data.train == 'q"\\ \x7f\n-data/train'
@@ -448,7 +455,7 @@ def test_the_command_line_starts_without_what_init_needs() -> None:
 
 
 def test_init_itself_needs_no_torch() -> None:
-    source, target = write(POOL[:300])
+    source, target = write(pool()[:300])
     code = f"""
 import sys, pathlib, nmt.cli.init
 nmt.cli.init.init(pathlib.Path("my.toml"), pathlib.Path({str(source)!r}), pathlib.Path({str(target)!r}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch._dynamo  # FSDP does, and each process would by itself: it takes seconds
 from several import Several
 from test_gradient import BATCHES, NAMES, TOKENS, gradient_of, model_of, reference
 
@@ -28,6 +28,12 @@ from nmt.sharded import ShardedParameters
 from nmt.training_config import TrainingConfig
 
 CLIP = 0.05
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _loaded() -> None:
+    """FSDP does, and each process would by itself: it takes seconds."""
+    importlib.import_module("torch._dynamo")
 
 
 def sharded(name: str, ranks: Ranks, model: Any = None) -> ShardedParameters:
