@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pkgutil
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import Nmt, end_state, prepare_folder
@@ -26,7 +28,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stop_at(nmt: Nmt, arguments: list[str], text: str, number: int) -> int:
     """Start training, send a signal when a line of its output has `text`, and return the exit code."""
-    with nmt.start(*arguments, stderr=subprocess.PIPE) as process:
+    with nmt.fork(*arguments, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if text in line.decode():
@@ -74,26 +76,24 @@ def test_killed_while_a_checkpoint_is_written(whole: Path, function: str, call: 
     name = function.rpartition(".")[2]
     nmt = Nmt(whole)
     run = f"runs/{name}-{when}"
-    script = f"""
-import os, pathlib, shutil, signal
-import torch, safetensors.torch, nmt.run
-calls, original = 0, {function}
-def dying(*arguments, **options):
-    global calls
-    calls += any("step-" in str(argument) for argument in arguments)
-    if calls == {call} and {when == "before"}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = original(*arguments, **options)
-    if calls == {call}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-{function} = dying
-from nmt.cli.main import main
-main()
-"""
+    original, calls = pkgutil.resolve_name(function), 0
+
+    def dying(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += any("step-" in str(argument) for argument in arguments)
+        if calls == call and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*arguments, **options)
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
     arguments = ["train", "tiny.toml", "--run", run, *LONGER, "--set", "training.keep_last=1"]
-    died = subprocess.run([sys.executable, "-c", script, *arguments], cwd=whole, capture_output=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(function, dying)
+        process = nmt.fork(*arguments, stderr=subprocess.PIPE)
+    said = process.communicate()[1]
+    assert process.returncode == -signal.SIGKILL, said.decode()
     for folder in (whole / run / "checkpoints").glob("step-*"):
         nmt("info", folder)  # whole, or not there
     nmt(*arguments)
@@ -148,7 +148,7 @@ def test_restart_moves_the_old_run_aside(nmt: Nmt, tmp_path: Path) -> None:
 def test_two_processes_do_not_train_in_one_folder(nmt: Nmt, tmp_path: Path) -> None:
     prepare_folder(tmp_path)
     arguments = ["train", "tiny.toml", "--set", "training.max_steps=100000"]
-    with nmt.start(*arguments, stderr=subprocess.PIPE) as first:
+    with nmt.fork(*arguments, stderr=subprocess.PIPE) as first:
         assert first.stderr is not None
         assert any(b"step 3 " in line for line in first.stderr)
         assert "another process" in nmt.error(*arguments)

@@ -119,7 +119,7 @@ def test_many_long_lines_are_counted(tiny_run: Path, count: int, said: int) -> N
 
 def test_a_terminal_is_said_to_be_read(tiny_run: Path) -> None:
     terminal, line = os.openpty()
-    with Nmt(tiny_run).start(
+    with Nmt(tiny_run).fork(
         "translate", RUN, stdin=line, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         os.close(line)
@@ -133,7 +133,7 @@ def test_a_terminal_is_said_to_be_read(tiny_run: Path) -> None:
 
 def test_a_line_typed_is_a_line_answered(tiny_run: Path) -> None:
     """Each line is answered while the input stays open."""
-    process = Nmt(tiny_run).start("translate", RUN, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = Nmt(tiny_run).fork("translate", RUN, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with process:
         assert process.stdin is not None
         assert process.stdout is not None

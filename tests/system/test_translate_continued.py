@@ -8,7 +8,6 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,24 +22,16 @@ LINES = hostile_lines(300, seed=7)
 CHUNK = 20
 
 
-class SmallChunks(Nmt):
-    """Saves every twenty lines, so that a short text is stopped in its middle."""
-
-    @property
-    def command(self) -> list[str]:
-        program = f"from nmt.cli import lines, main; lines.CHUNK_LINES = {CHUNK}; main.main()"
-        return [sys.executable, "-c", program]
-
-
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every twenty lines are saved, so that a short text is stopped in its middle."""
     monkeypatch.setattr(lines_module, "CHUNK_LINES", CHUNK)
 
 
 def kill(nmt: Nmt, arguments: list[object], output: Path, chance: random.Random, longest: float) -> bool:
     """Kill a run at some moment after it has got further; whether it was killed."""
     before = lines_in(output)
-    with nmt.start(*arguments, stderr=subprocess.DEVNULL) as process:
+    with nmt.fork(*arguments, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and lines_in(output) <= before:
             time.sleep(0.002)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -53,7 +44,7 @@ def kill(nmt: Nmt, arguments: list[object], output: Path, chance: random.Random,
 def test_killed_and_continued(tiny_run: Path, tmp_path: Path, small_chunks: None, name: str) -> None:
     source, output = write_lines(tmp_path / "in", LINES), tmp_path / name
     arguments = command(source, output)
-    assert kill(SmallChunks(tiny_run), arguments, output, random.Random(name), 0.1)
+    assert kill(Nmt(tiny_run), arguments, output, random.Random(name), 0.1)
     assert not output.exists()
     done = lines_in(output)
     assert 0 < done < len(LINES)
@@ -119,7 +110,7 @@ def test_interrupted(tiny_run: Path, tmp_path: Path, number: int, code: int) -> 
     """Standard input that stays open: what has come is translated, and read again by the run that goes on."""
     output = tmp_path / "out"
     arguments = ["translate", RUN, "--output", output]
-    with Nmt(tiny_run).start(*arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with Nmt(tiny_run).fork(*arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write(b"A dog.\n\nA cat.\n")
@@ -251,7 +242,7 @@ def test_restart_and_overwriting(tiny_run: Path, tmp_path: Path) -> None:
 
 def test_two_processes_do_not_write_one_file(tiny_run: Path, tmp_path: Path) -> None:
     output, nmt = tmp_path / "out", Nmt(tiny_run)
-    with nmt.start("translate", RUN, "--output", output, stdin=subprocess.PIPE) as process:
+    with nmt.fork("translate", RUN, "--output", output, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         process.stdin.write(b"A dog.\n")
         process.stdin.flush()
