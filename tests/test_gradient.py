@@ -37,6 +37,13 @@ from nmt.sums import Sums
 SMOOTHING = 0.1
 NAMES = ["pre-sinusoidal", "bahdanau-tied", "luong-general-global-fed", "recurrent-lstm"]
 
+# Four processes of one of them; of the others they are slow tests.
+SIZES = [
+    pytest.param(name, size, marks=() if size == 2 or name == NAMES[0] else pytest.mark.slow)
+    for name in NAMES
+    for size in (2, 4)
+]
+
 
 def model_of(name: str, *, dropout: bool = False) -> Any:
     torch.manual_seed(3)
@@ -129,8 +136,7 @@ def test_int8_is_near(name: str, r_drop: float, monkeypatch: pytest.MonkeyPatch)
     assert (own_grads - exact_grads).norm() < 0.1 * exact_grads.norm()
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("name", "size"), SIZES)
 def test_several_processes(name: str, size: int, tmp_path: Path) -> None:
     def work(rank: int) -> int:
         place = Place.of_environment()
@@ -186,8 +192,7 @@ def summed(name: str, size: int, folder: Path, tokens_of_last: int = 1000) -> li
     return [gradient for gradient, _ in found]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("name", "size"), SIZES)
 def test_sums_begin_before_the_pass_ends(name: str, size: int, tmp_path: Path) -> None:
     found = summed(name, size, tmp_path)
     assert all(torch.equal(found[0], other) for other in found)

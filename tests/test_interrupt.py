@@ -122,6 +122,7 @@ def test_stopped_again_in_the_same_validation(folder: Path) -> None:
     assert end_state(Path("runs/thrice")) == end_state(folder / "runs/whole")
 
 
+@pytest.mark.parametrize("place", [pytest.param(in_losses, marks=pytest.mark.slow), in_search])
 @pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_signal_to_one_of_two_stops_the_validation_of_both(folder: Path, place: Any, sharded: bool) -> None:
     shard = ["training.shard=true"] if sharded else []

@@ -98,7 +98,7 @@ def test_scores_are_those_of_search(small: Callable[[str], LoadedModel], name: s
     check_against_search(small(name), sentences(40))
 
 
-@pytest.mark.parametrize("name", FOUR)
+@pytest.mark.parametrize("name", [FOUR[0], *(pytest.param(n, marks=pytest.mark.slow) for n in FOUR[1:])])
 def test_scores_of_a_thousand_sentences_are_those_of_search(
     small: Callable[[str], LoadedModel], name: str
 ) -> None:

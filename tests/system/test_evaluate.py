@@ -17,7 +17,7 @@ from nmt.data.corpus import read_lines
 from nmt.evaluation import evaluate, scores_of
 from nmt.metric_set import MetricOptions, MetricSet
 from nmt.sentences import sentence_scores
-from nmt.significance import paired_test
+from nmt.significance import TESTS, paired_test
 
 ROW_KEYS = {
     *("system", "test_set", "lines", "references", "metric", "score", "confidence_low", "confidence_high"),
@@ -84,11 +84,18 @@ def test_scores_of_files_in_a_table_and_in_json(scored: Nmt) -> None:
     assert rest[9:] == [f"{row['metric']} {row['signature']}" for row in rows[:4]]
 
 
+@pytest.fixture
+def few_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 10,000; that so many are sacreBLEU's own is what tests/test_significance.py has."""
+    monkeypatch.setitem(TESTS, "randomization", ("ar", 200))
+
+
+@pytest.mark.usefixtures("few_shuffles")
 def test_tests_are_chosen(scored: Nmt) -> None:
     both = json.loads(scored(*PAIR, "--paired", "both", "--json").stdout)
     assert [c["test"] for c in both[4]["comparisons"]] == ["bootstrap", "randomization"]
     shuffled = both[4]["comparisons"][1]
-    assert "|ar:10000|seed:12345|" in shuffled["signature"]
+    assert "|ar:200|seed:12345|" in shuffled["signature"]
     alone = json.loads(scored(*PAIR, "--paired", "randomization", "--json").stdout)
     assert alone[4]["comparisons"] == [shuffled]
     assert alone[4]["confidence_low"] < alone[4]["score"]  # intervals are there with every test
@@ -242,6 +249,7 @@ def test_results_tables_are_added_to_and_rows_replaced(scored: Nmt) -> None:
     assert [p.name for p in path.parent.iterdir() if "partial" in p.name] == []
 
 
+@pytest.mark.usefixtures("few_shuffles")
 @pytest.mark.parametrize("line", ["", "Ein Haus.", "\u2028\t \0", "x" * 500])
 def test_test_sets_of_one_line(scored: Nmt, line: str) -> None:
     """With every number asked for; blank translations are translations."""

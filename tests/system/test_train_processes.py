@@ -72,7 +72,9 @@ def test_two_processes_end_as_two_processes_ended(folder: Path) -> None:
     assert ended.said[1] == ""
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_one_stops_all_after_the_same_step(folder: Path, number: int, code: int) -> None:
     run = f"signal-{number}"
     several = Several(folder, command(*train(run)))
