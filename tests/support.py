@@ -202,7 +202,9 @@ def _corpus() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         return {
             path.name: path.read_bytes()
-            for path in write(Path(folder), sizes=dict.fromkeys(SPLITS, 40) | {"train": 300})
+            for path in write(
+                Path(folder), sizes=dict.fromkeys(SPLITS, 40) | {"train": 300, "validation": 20}
+            )
         }
 
 

@@ -214,7 +214,7 @@ def is_there(phrase: str, line: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 1000), beam_size=st.sampled_from([1, 3, 6]))
 def test_text_holds_what_is_required_and_not_what_is_forbidden(
     kind: str, data: st.DataObject, seed: int, beam_size: int

@@ -24,7 +24,7 @@ from nmt.training import Trainer
 from nmt.translator import Translator
 
 OPTIONS = ["training.ema=0.9", "search.batch_tokens=16", "training.patience=9"]
-LOSSES, SENTENCES = 5, 40  # of the validation set: batches, once cut, and what is translated
+LOSSES, SENTENCES = 5, 20  # of the validation set: batches, once cut, and what is translated
 TWO = ["training.accumulation=2", "training.batch_tokens=256"]
 
 
@@ -97,9 +97,9 @@ def place(request: pytest.FixtureRequest) -> Any:
 def test_a_validation_is_left_at_once_and_made_again(folder: Path, place: Any) -> None:
     run = f"runs/{place.__name__}"
     whole = LOSSES if place is in_losses else SENTENCES
-    for step in (4, 8, 12):  # in each validation; that at the end too
+    # In the first validation, and in that at the end: those of steps 4 and 8 come before it.
+    for step, at in ((4, 2), (12, 2 * whole + 2)):
         interrupt = SimpleNamespace(signal=None)
-        at = 2 if step == 4 else whole + 2  # after the validation that was left before
         with pytest.MonkeyPatch.context() as patch:
             calls = place(patch, at, lambda i=interrupt: setattr(i, "signal", signal.SIGTERM))
             outcome = train(run, interrupt)

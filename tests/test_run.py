@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,12 +227,17 @@ def test_a_run_has_one_writer(run: Run) -> None:
     for restart in (False, True):
         with pytest.raises(UserError, match=message):
             Run.open(run.folder, CONFIG, restart=restart)
-    program = (
-        "import sys; from pathlib import Path; from nmt.run import Run; from nmt.errors import UserError\n"
-        "try: Run(Path(sys.argv[1]))._locked()\n"
-        "except UserError: sys.exit(7)"
-    )
-    assert subprocess.run([sys.executable, "-c", program, run.folder], check=False).returncode == 7
+
+    def open_again() -> None:
+        try:
+            Run(run.folder)._locked()
+        except UserError:
+            os._exit(7)
+
+    other = multiprocessing.get_context("fork").Process(target=open_again)
+    other.start()
+    other.join()
+    assert other.exitcode == 7
     run.close()
     Run.open(run.folder, CONFIG).close()
 

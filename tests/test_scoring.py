@@ -150,7 +150,7 @@ def test_each_token_has_its_log_probability(
             chance.choices(range(4, SOURCE_VOCABULARY), k=chance.randint(0, 30)),
             chance.choices([UNK, *range(4, TARGET_VOCABULARY)], k=chance.randint(0, 30)),
         )
-        for _ in range(40)
+        for _ in range(20)
     ]
     sources, targets = [s for s, _ in pairs], [t for _, t in pairs]
 

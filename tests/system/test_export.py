@@ -16,7 +16,7 @@ RUN = "runs/tiny"
 def test_export_compares_and_says_so(tiny_run: Path, nmt: Nmt) -> None:
     """Where the configuration's data is, its validation set is the sample; elsewhere, other sentences."""
     done = Nmt(tiny_run)("export", RUN, "--format", "ctranslate2", "--output", nmt.folder / "out")
-    assert done.lines[0] == "sample: 40 lines of corpus/validation"
+    assert done.lines[0] == "sample: 20 lines of corpus/validation"
     assert done.lines[1].startswith("greedy: ")
     assert done.lines[2].startswith("beam 2, length penalty 1: ")
     assert "--engine ctranslate2" in done.stderr

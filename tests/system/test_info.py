@@ -26,7 +26,7 @@ def test_validation_says_what_it_is_of(tiny_run: Path) -> None:
     shown = Nmt(tiny_run)("info", "runs/tiny").stdout.decode()
     (trained,) = (line for line in shown.split("\n") if line.startswith("trained: "))
     assert re.fullmatch(r"trained: step \d+, 0:\d\d min", trained)
-    assert "validated on corpus/validation.en, corpus/validation.de: 40 lines\n" in shown
+    assert "validated on corpus/validation.en, corpus/validation.de: 20 lines\n" in shown
     (bleu,) = (line for line in shown.split("\n") if line.startswith("validation bleu: "))
     scored = Nmt(tiny_run)(
         *("evaluate", "--system", f"x={tiny_run}/corpus/validation.de"),

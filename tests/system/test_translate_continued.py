@@ -132,7 +132,7 @@ def test_interrupted(tiny_run: Path, tmp_path: Path, number: int, code: int) -> 
 
 
 def test_terminated_without_an_output_file(tiny_run: Path) -> None:
-    with Nmt(tiny_run).start(
+    with Nmt(tiny_run).fork(
         "translate", RUN, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdin is not None

@@ -129,7 +129,7 @@ def test_one_line_says_what_is_wrong(tiny_run: Path, tmp_path: Path) -> None:
     nmt("translate", RUN, source, *output, "--processes", "0", expect=2)
     (tmp_path / "bad").write_bytes(b"a\n\xff\n")
     assert "bad:2: byte 1 is not valid" in nmt.error("translate", RUN, tmp_path / "bad", *output, *several)
-    with nmt.start("translate", "nothing", source, *output, *several, stderr=subprocess.PIPE) as process:
+    with nmt.fork("translate", "nothing", source, *output, *several, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         said = process.stderr.read().decode()
     assert said == "nmt: nothing: no such model; name a model folder or a run folder\n"
