@@ -35,7 +35,7 @@ def repeats(tokens: tuple[int, ...], size: int) -> bool:
 @pytest.mark.parametrize("normalization", ["gnmt", "average"])
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_least_lengths_and_normalization(alpha: float, normalization: str) -> None:
-    for seed in range(12):
+    for seed in range(6):
         table, sentences, limits = case(seed)
         options: dict[str, Any] = dict(alpha=alpha, normalization=normalization)
         every = [best_of_all(table, s, limits[s], lambda tokens: True, **options) for s in sentences]
@@ -52,7 +52,7 @@ def test_average_normalization_is_the_mean_log_probability() -> None:
 @pytest.mark.parametrize("beta", [0.1, 1.0, 5.0])
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_coverage_penalty(alpha: float, beta: float) -> None:
-    for seed in range(8):
+    for seed in range(4):
         table, sentences, limits = case(seed)
         attention = Attention(table, seed, beta)
         found = find(table, sentences, limits, attention=attention, beam_size=400, n_best=3, alpha=alpha)
