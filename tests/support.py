@@ -110,12 +110,12 @@ class Nmt:
             code = 70
             try:
                 os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # as a new program has it
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, signal.SIG_DFL)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
                 sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
                 sys.argv = ["nmt", *map(str, arguments)]
+                torch.set_num_threads(1)  # OpenMP's threads are not in a fork, which would wait for them
                 main()
             except SystemExit as stop:
                 code = stop.code if isinstance(stop.code, int) else 1
