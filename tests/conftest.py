@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from support import Nmt, prepare_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +33,8 @@ def multi30k() -> Path:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Small models are fastest with one."""
+    import torch  # above it would be loaded before `support` has said how many threads it begins with
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

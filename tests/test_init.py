@@ -288,7 +288,7 @@ def test_larger_corpora_get_larger_models(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("bytes_here", [False, True])
 def test_the_precision_is_the_machine_s(bytes_here: bool) -> None:
     """Where it trains in int8 batches are large enough that it pays."""
-    profile = look(POOL)
+    profile = look(pool())
     plan = fit_tokenizer(profile)
     layout = Layout("t", "v", "e", ("en", "de"), {}, Path("x"), {}, 0)
     found = []
