@@ -6,12 +6,16 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from support import Nmt, prepare_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
 
+# An example may wait for another program; how long a test takes is no property of the code.
+hypothesis.settings.register_profile("nmt", deadline=None)
+hypothesis.settings.load_profile("nmt")
 gc.disable()  # while modules are loaded and tests are collected: all of that stays
 
 
