@@ -80,12 +80,8 @@ def cross_entropy(
         raise IndexError(f"a target is not among the {len(weight_VD)} outputs")
     hidden_ND, weight_VD, target_N = hidden_ND.contiguous(), weight_VD.contiguous(), target_N.contiguous()
     rows, width = hidden_ND.shape
-    vocabulary, number, threads, library = (
-        len(weight_VD),
-        kernels.KINDS[kind],
-        threads_for(weight_VD),
-        _library(),
-    )
+    vocabulary, threads, library = len(weight_VD), threads_for(weight_VD), _library()
+    number = kernels.KINDS[kind]
     shape = (number, width, vocabulary)
     panels = torch.empty(library.nmt_loss_panels(*shape))
     copied = library.nmt_loss_by_outputs(*shape)

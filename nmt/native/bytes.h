@@ -14,6 +14,8 @@
 #define HEAD (2 * PANEL) /* words of a panel's group before its factors: scales, offsets */
 #define STRIP 128        /* columns that are laid out together: some cache lines of a row */
 
+static inline int64_t max_of(int64_t one, int64_t other) { return one > other ? one : other; }
+
 typedef struct {
     int64_t depth, groups, words; /* numbers of a sum, its groups, words of a group */
 } grouping;

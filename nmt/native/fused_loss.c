@@ -36,8 +36,6 @@ typedef struct {
 
 static int64_t score_row(const nmt_loss *l) { return whole(l->vocabulary, 32) + 16; } /* no power of 2 */
 
-static int64_t max_of(int64_t one, int64_t other) { return one > other ? one : other; }
-
 /* Words that a thread needs: scores, and what they and hidden states are as factors. */
 int64_t nmt_loss_room(int64_t kind, int64_t width, int64_t vocabulary) {
     int64_t row = whole(vocabulary, 32) + 16;

@@ -37,8 +37,6 @@ int64_t nmt_bytes_grads(int64_t rows, int64_t outputs) {
     return rows * along.groups * (along.words + 1) + whole(outputs, BLOCK) * across.groups * (across.words + 2) + 64;
 }
 
-static int64_t max_of(int64_t one, int64_t other) { return one > other ? one : other; }
-
 /* A chunk as bytes with its scales, or a part of the gradient of y without what ReLU has stopped. */
 int64_t nmt_bytes_room(int64_t inputs) {
     grouping g = groups_of(inputs);
