@@ -78,7 +78,8 @@ MOST_STEPS = 100_000  # Vaswani et al. 2017, base
 # Target tokens on two cores of an AMD EPYC; `small` lies between the two that were measured.
 TOKENS_PER_SECOND = {"tiny": 6000, "small": 900, "base": 600}
 LARGE = 4096  # tokens of a batch
-# Of `make bench BENCH='--only training --trained Transformer'`, with batches of LARGE tokens; `small` lies between.
+# Of `make bench BENCH='--only training --trained Transformer'`, with batches of LARGE tokens; `small` lies
+# between.
 GAIN_OF_INT8 = {"tiny": 1.5, "small": 2.0, "base": 2.5}
 
 
