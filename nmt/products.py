@@ -132,7 +132,7 @@ class Matrix:
 
     def multiply(self, x_NI: Tensor) -> Tensor:
         """(N, I) -> (N, O), float32, contiguous."""
-        library = _library()
+        library = self._library_for(x_NI)
         y_NO = x_NI.new_empty(len(x_NI), self.outputs)
         room = torch.empty(library.nmt_multiply_room(self.structure.inputs) // 4 + 1)
         library.nmt_multiply(
@@ -154,16 +154,22 @@ class Matrix:
             Log-probabilities (N, C), largest first, -inf where there are fewer; outputs (N, C); the
             log-probability of `end` (N, 1). All -inf where scores are not numbers.
         """
-        rows = len(hidden_NI)
+        rows, library = len(hidden_NI), self._library_for(hidden_NI)
         best_NC, ending_N1 = hidden_NI.new_empty(rows, count), hidden_NI.new_empty(rows, 1)
         token_NC = torch.empty((rows, count), dtype=torch.long)
-        room = torch.empty(_library().nmt_rank_room(self.structure.inputs) // 4 + 1)
+        room = torch.empty(library.nmt_rank_room(self.structure.inputs) // 4 + 1)
         unwanted = (_int * len(banned))(*sorted(banned))
-        _library().nmt_rank(
+        library.nmt_rank(
             *(ctypes.byref(self.structure), hidden_NI.data_ptr(), rows, end, unwanted, len(banned), count),
             *(best_NC.data_ptr(), token_NC.data_ptr(), ending_N1.data_ptr(), room.data_ptr()),
         )
         return best_NC, token_NC, ending_N1
+
+    def _library_for(self, x_NI: Tensor) -> Any:
+        """C would read past the end of what is too narrow."""
+        if x_NI.size(1) != self.inputs:
+            raise ValueError(f"a matrix of {self.inputs} inputs cannot multiply rows of {x_NI.size(1)}")
+        return _library()
 
 
 @dataclass(frozen=True)

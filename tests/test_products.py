@@ -170,3 +170,12 @@ def test_rank_where_one_score_is_not_a_number(place: int) -> None:
     best_NC, _, ending_N1 = Matrix(weight_VI, None).rank(hidden_NI, 4, 3)
     assert best_NC.tolist() == [[-math.inf] * 4] * 2
     assert ending_N1.tolist() == [[-math.inf]] * 2
+
+
+def test_rows_of_another_width_are_refused() -> None:
+    matrix = Matrix(torch.randn(40, 24), None)
+    for width in (23, 25):
+        with pytest.raises(ValueError, match=f"24 inputs cannot multiply rows of {width}"):
+            matrix.multiply(torch.zeros(3, width))
+        with pytest.raises(ValueError, match=f"24 inputs cannot multiply rows of {width}"):
+            matrix.rank(torch.zeros(3, width), 2, 3)

@@ -315,15 +315,17 @@ def scaled_dot_product(
         Context (B, H, Q, N).
     """
     pairs = query_BHQN.size(2) * key_BHSN.size(2)
+    plain = record is None and relative is None
     # On a CPU the kernel that drops weights is not fused.
     fused = query_BHQN.is_cuda or (pairs > _FUSED_FROM and not dropout)
-    if fused and record is None and relative is None:
+    # Without gradients ours at any length: a sentence's bits must not depend on the longest beside it.
+    ours = not dropout and not (fused and torch.is_grad_enabled())
+    if plain and ours and short_attention.usable(query_BHQN, bias, key_BHSN):
+        return short_attention.attend(query_BHQN, key_BHSN, value_BHSN, bias, causal=causal)
+    if plain and fused:
         return F.scaled_dot_product_attention(
             query_BHQN, key_BHSN, value_BHSN, attn_mask=bias, dropout_p=dropout, is_causal=causal
         )
-    plain = record is None and relative is None and not dropout
-    if plain and short_attention.usable(query_BHQN, bias, key_BHSN):
-        return short_attention.attend(query_BHQN, key_BHSN, value_BHSN, bias, causal=causal)
     query_BHQN = query_BHQN * query_BHQN.size(-1) ** -0.5
     scores = query_BHQN @ key_BHSN.transpose(-1, -2)
     if relative is not None and distance_B1QS is not None:

@@ -33,6 +33,8 @@ class Embeddings(nn.Module):
         super().__init__()
         if tie == "all" and source_vocabulary != target_vocabulary:
             raise ValueError("tying all embeddings needs one vocabulary")
+        if tie != "none" and output_width not in (None, width):
+            raise ValueError(f"a tied output matrix reads vectors of {width}, not of {output_width}")
         self.target = nn.Embedding(target_vocabulary, width)
         self.source = self.target if tie == "all" else nn.Embedding(source_vocabulary, width)
         self.output = nn.Linear(output_width or width, target_vocabulary, bias=output_bias)

@@ -14,6 +14,7 @@ import torch
 from papers import CLOSE, Decoded, LuongOptions, bahdanau, luong, randomize, recurrent, weights_of
 from torch import Tensor, nn
 
+from nmt.models.embeddings import Embeddings
 from nmt.models.recurrent import Bahdanau, Luong, Recurrent
 
 SEEDS = range(50)
@@ -324,3 +325,9 @@ def test_recurrent_matrices_begin_orthogonal(kind: str, blocks: int) -> None:
     assert len(found) == blocks
     for block in found:
         torch.testing.assert_close(block @ block.t(), torch.eye(6), rtol=0, atol=1e-5)
+
+
+def test_a_tied_output_matrix_has_the_width_of_what_it_reads() -> None:
+    with pytest.raises(ValueError, match="reads vectors of 8, not of 6"):
+        Embeddings(5, 5, 8, tie="target", output_width=6)
+    assert Embeddings(5, 7, 8, tie="none", output_width=6).project(torch.zeros(2, 6)).shape == (2, 7)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,24 +11,12 @@ from pathlib import Path
 
 import pytest
 from support import Nmt
-from translating import RUN, command, content, files, hostile_lines, lines_in, write_lines
+from translating import RUN, command, comparable, files, hostile_lines, lines_in, write_lines
 
 from nmt.cli.lines import CHUNK_LINES
 from nmt.cli.shards import Shards
 
 LINES = [*hostile_lines(211, seed=5), "many words " * 300]
-
-
-def rounded(records: bytes) -> list[object]:
-    """Scores to three digits: blocks of another size are other batches, which round otherwise."""
-
-    def shorten(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        return {key: round(value, 3) if isinstance(value, float) else value for key, value in pairs}
-
-    lines = records.decode().split("\n")
-    if not lines[0].startswith("{"):
-        return list(lines)
-    return [json.loads(line, object_pairs_hook=shorten) for line in lines[:-1]]
 
 
 @pytest.mark.parametrize("name", [pytest.param("out.jsonl", marks=pytest.mark.slow), "out.txt.gz"])
@@ -46,7 +33,7 @@ def test_several_processes_write_what_one_writes(tiny_run: Path, tmp_path: Path,
     assert "212" in alone
     assert sorted(warned, key=int) == alone
     assert files(tmp_path) == {"in", name, f"one-{name}"}
-    assert rounded(content(tmp_path / name)) == rounded(content(tmp_path / f"one-{name}"))
+    assert comparable(tmp_path / name) == comparable(tmp_path / f"one-{name}")
     if name.endswith(".gz"):
         assert (tmp_path / name).read_bytes() == (tmp_path / f"one-{name}").read_bytes()
 
@@ -180,7 +167,7 @@ def test_torchrun(tiny_run: Path, tmp_path: Path) -> None:
         arguments = command(source, output, *restart)
         done = subprocess.run([*map(str, start), *map(str, arguments)], cwd=tiny_run, capture_output=True)
         assert done.returncode == 0, done.stderr
-        assert rounded(content(output)) == rounded(content(tmp_path / "one.jsonl"))
+        assert comparable(output) == comparable(tmp_path / "one.jsonl")
         assert files(tmp_path) == {"in", "one.jsonl", "out.jsonl", "program.py"}
 
 
