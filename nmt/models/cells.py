@@ -6,17 +6,14 @@ T target length, E input width, D hidden width, C context width. Masks are True 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from nmt.linear import Linear
 from nmt.models.dropout import dropout as drop
+from nmt.models.unrolled import LayerState, input_product, mix, parts_of, replace_data, state_product, step_of
 
-LayerState = tuple[Tensor, ...]  # (hidden,) of a GRU; (hidden, cell) of an LSTM; each (N, D)
 StackState = tuple[LayerState, ...]  # the lowest layer first
 
 
@@ -50,12 +47,7 @@ class GatedUnit(nn.Module):
             projected = projected + self.context(context)
         reset, update = torch.sigmoid(projected[..., : 2 * width] + self.gates(hidden)).chunk(2, dim=-1)
         candidate = torch.tanh(projected[..., 2 * width :] + self.candidate(reset * hidden))
-        return _mix(hidden, candidate, update)
-
-
-def _mix(old: Tensor, new: Tensor, share: Tensor) -> Tensor:
-    """(1 - share) * old + share * new in the type of `old`: under autocast the others may be narrower."""
-    return torch.lerp(old, new.to(old.dtype), share.to(old.dtype))
+        return mix(hidden, candidate, update)
 
 
 class BidirectionalGatedEncoder(nn.Module):
@@ -147,10 +139,9 @@ class RecurrentStack(nn.Module):
         """One token further: from (N, E) to the highest layer's state (N, D) and the next state."""
         return self.step_projected(self.project_input(x), state)
 
-    def project_input(self, x: Tensor, *, columns: slice = slice(None)) -> Tensor:
-        """The lowest layer's product with (some columns of) its input: (N, E) -> (N, 3D or 4D)."""
-        layer = self.layers[0]
-        return F.linear(x, layer.weight_ih_l0[:, columns], layer.bias_ih_l0)  # type: ignore[index, arg-type]
+    def project_input(self, x: Tensor) -> Tensor:
+        """The lowest layer's product with its input: (N, E) -> (N, 3D or 4D)."""
+        return input_product(self.layers[0], x)
 
     def step_projected(self, projected: Tensor, state: StackState) -> tuple[Tensor, StackState]:
         """As `step`, from what `project_input` makes of x."""
@@ -158,8 +149,10 @@ class RecurrentStack(nn.Module):
         for index, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
             if index:
                 x = self._enter(x, index)
-                projected = F.linear(x, layer.weight_ih_l0, layer.bias_ih_l0)  # type: ignore[arg-type]
-            next_state.append(_step(self.cell, layer, projected, layer_state))
+                projected = input_product(layer, x)
+            next_state.append(
+                step_of(self.cell, projected, state_product(layer, layer_state[0]), layer_state)
+            )
             x = self._leave(x, next_state[-1][0], index)
         return x, tuple(next_state)
 
@@ -168,20 +161,6 @@ class RecurrentStack(nn.Module):
 
     def _leave(self, x: Tensor, output: Tensor, index: int) -> Tensor:
         return x + output if index and self.residual else output
-
-
-def _step(cell: str, layer: nn.Module, projected: Tensor, state: LayerState) -> LayerState:
-    """One step of a layer: the equations in the documentation of torch.nn.LSTM and torch.nn.GRU."""
-    recurrent = F.linear(state[0], layer.weight_hh_l0, layer.bias_hh_l0)  # type: ignore[arg-type]
-    if cell == "lstm":
-        into, forget, candidate, out = (projected + recurrent).chunk(4, dim=-1)
-        memory = torch.sigmoid(forget) * state[1] + torch.sigmoid(into) * torch.tanh(candidate)
-        return torch.sigmoid(out) * torch.tanh(memory), memory
-    width = state[0].size(-1)
-    gates = torch.sigmoid(projected[..., : 2 * width] + recurrent[..., : 2 * width])
-    reset, update = gates.chunk(2, dim=-1)
-    candidate = torch.tanh(projected[..., 2 * width :] + reset * recurrent[..., 2 * width :])
-    return (_mix(candidate.to(state[0].dtype), state[0], update),)
 
 
 class StackedEncoder(nn.Module):
@@ -229,22 +208,14 @@ class StackedEncoder(nn.Module):
         state = []
         for index, layer in enumerate(self.layers):
             if index:
-                packed = _replace_data(packed, drop(packed.data, self.dropout, self.training))
+                packed = replace_data(packed, drop(packed.data, self.dropout, self.training))
             output, last = layer(packed)
             if index and self.residual:
-                output = _replace_data(output, output.data + packed.data)
-            state.append(tuple(_both_directions(part) for part in _parts(last)))
+                output = replace_data(output, output.data + packed.data)
+            state.append(tuple(_both_directions(part) for part in parts_of(last)))
             packed = output
         states_BSD, _ = pad_packed_sequence(packed, batch_first=True, total_length=mask_BS.size(1))
         return states_BSD if order_BS is None else take(states_BSD, order_BS), tuple(state)
-
-
-def _replace_data(packed: PackedSequence, data: Tensor) -> PackedSequence:
-    return packed._replace(data=data)
-
-
-def _parts(last: Tensor | Sequence[Tensor]) -> LayerState:
-    return (last,) if isinstance(last, Tensor) else tuple(last)
 
 
 def _both_directions(last: Tensor) -> Tensor:

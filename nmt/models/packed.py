@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from nmt import kernels, products
 from nmt.linear import linear as multiply
+from nmt.models.unrolled import UnrolledLayer
 
 
 class PackedLinear(nn.Module):
@@ -119,6 +120,8 @@ def _with_packed(module: nn.Module, precision: str) -> nn.Module:
         fits = module.weight.dtype == torch.float32 and module.weight.device.type == "cpu"
         # A column or two are no matrix, and torch._int_mm is wrong where there is one input.
         return PackedLinear(module, precision) if fits and min(module.weight.shape) >= 8 else module
+    if isinstance(module, (nn.LSTM, nn.GRU)):
+        return _unrolled(module, precision)
     if getattr(module, "keeps_linear", False):
         return module
     twin = copy.copy(module)
@@ -127,6 +130,24 @@ def _with_packed(module: nn.Module, precision: str) -> nn.Module:
         for name, child in module._modules.items()
     }
     return twin
+
+
+def _unrolled(layer: nn.LSTM | nn.GRU, precision: str) -> nn.Module:
+    """With products of ours, whose rows do not depend on each other; else the layer as it is."""
+    weight_GE = layer.weight_ih_l0
+    fits = weight_GE.dtype == torch.float32 and weight_GE.device.type == "cpu"
+    if not fits or precision == "bfloat16" or not products.available():
+        return layer
+
+    def linear(part: str, suffix: str) -> nn.Module:
+        weight_GI = getattr(layer, f"weight_{part}_l0{suffix}")
+        plain = nn.Linear(weight_GI.size(1), weight_GI.size(0), device="meta")
+        plain.weight, plain.bias = weight_GI, getattr(layer, f"bias_{part}_l0{suffix}")
+        return _with_packed(plain, precision)
+
+    suffixes = ["", "_reverse"][: 1 + layer.bidirectional]
+    cell = "lstm" if isinstance(layer, nn.LSTM) else "gru"
+    return UnrolledLayer(cell, [(linear("ih", suffix), linear("hh", suffix)) for suffix in suffixes])
 
 
 def linear_part(linear: nn.Module, x: Tensor, rows: slice) -> Tensor:

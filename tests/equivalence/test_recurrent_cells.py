@@ -33,6 +33,7 @@ from nmt.models.cells import (
     reversal,
     take,
 )
+from nmt.models.unrolled import UnrolledLayer
 
 SEEDS = range(50)
 KINDS: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -188,17 +189,6 @@ def test_stack(seed: int, cell: str) -> None:
                 np.testing.assert_allclose(part[b, k], expected_part, **CLOSE)
 
 
-def test_columns_of_the_input() -> None:
-    """The product with [x; y] is the sum of those with its two parts, the bias counted once."""
-    stack = RecurrentStack(7, 5, 2, cell="lstm").double()
-    randomize(stack, 42)
-    x, bias = torch.randn(3, 7, dtype=torch.float64), stack.project_input(torch.zeros(3, 7).double())
-    parts = [
-        stack.project_input(x[:, columns], columns=columns) for columns in (slice(None, 4), slice(4, None))
-    ]
-    torch.testing.assert_close(sum(parts, -bias), stack.project_input(x), **CLOSE)
-
-
 def copy_layers(theirs: nn.Module, layers: nn.ModuleList) -> None:
     """The weights of our layers into one torch module of as many."""
     with torch.no_grad():
@@ -306,6 +296,42 @@ def test_stacked_encoder_against_torch(
             # (layers x directions, 1, D), the directions of a layer side by side
             expected_LD = expected[:, 0].reshape(3, 16)
             torch.testing.assert_close(torch.stack([part[b] for part in parts]), expected_LD, **close)
+
+
+def unrolled(layer: Any) -> UnrolledLayer:
+    """With plain linear layers of its weights."""
+
+    def linear(part: str, suffix: str) -> nn.Linear:
+        weight = getattr(layer, f"weight_{part}_l0{suffix}")
+        made = nn.Linear(weight.size(1), weight.size(0), device="meta")
+        made.weight, made.bias = weight, getattr(layer, f"bias_{part}_l0{suffix}")
+        return made
+
+    suffixes = ["", "_reverse"][: 1 + layer.bidirectional]
+    return UnrolledLayer(layer.mode.lower(), [(linear("ih", s), linear("hh", s)) for s in suffixes])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cell", KINDS)
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["one-way", "both-ways"])
+@pytest.mark.parametrize("with_first", [False, True], ids=["from-zero", "from-a-state"])
+def test_unrolled_layers_against_torch(cell: str, bidirectional: bool, with_first: bool) -> None:
+    """Sentences of all lengths in any order, as rectangles and packed."""
+    for seed in range(20):
+        random = np.random.default_rng([seed, 12])
+        sentences, tokens, input_width, width = random.integers(1, 8, size=4).tolist()
+        layer = KINDS[cell](input_width, width, batch_first=True, bidirectional=bidirectional).double()
+        randomize(layer, seed)
+        x_BTE = torch.from_numpy(random.standard_normal((sentences, tokens, input_width)))
+        (state,) = random_state(random, cell, 1, 1 + bidirectional, sentences, width)
+        first = None if not with_first else state if cell == "lstm" else state[0]
+        lengths = torch.from_numpy(random.integers(1, tokens + 1, size=sentences))
+        packed = nn.utils.rnn.pack_padded_sequence(x_BTE, lengths, batch_first=True, enforce_sorted=False)
+        for x in (x_BTE, packed):
+            output, last = unrolled(layer)(x, first)
+            expected, expected_last = layer(x, first)
+            torch.testing.assert_close(tuple(output), tuple(expected), **CLOSE)
+            torch.testing.assert_close(last, expected_last, **CLOSE)
 
 
 @torch.no_grad()
