@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -65,6 +66,9 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def main() -> None:
     """Entry point: run a command and turn what it raises into one line and an exit code."""
     # OpenMP threads that wait for each other spin by default: with another process on the same cores that
@@ -106,6 +110,8 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         return _say(str(error), 2, debug)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
+        if error.errno in _FULL:
+            return _say(f"{place}{error.strerror}; make room, then run the same command again", 2, debug)
         return _say(f"{place}{error.strerror or error}", 1, debug)
     except MemoryError:
         return _say("out of memory; lower training.batch_tokens or --batch-tokens", 1, debug)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.errors import UserError
+from nmt.errors import UserError, writing_to
 from nmt.files import sync_folder
 
 if TYPE_CHECKING:
@@ -123,12 +123,13 @@ def refuse_standard_output(path: Path, option: str = "--output") -> None:
 def check_output(output: Path, *inputs: str | Path) -> None:
     """UserError where the output cannot be written or is an input."""
     refuse_standard_output(output)
-    if output.is_dir():
-        raise UserError("is a folder; name a file with --output", file=output)
-    if not output.resolve().parent.is_dir():
-        raise UserError("its folder does not exist; create it first", file=output)
-    if output.exists() and any(str(path) != "-" and output.samefile(path) for path in inputs):
-        raise UserError("is the input too; choose another --output", file=output)
+    with writing_to(output):
+        if output.is_dir():
+            raise UserError("is a folder; name a file with --output", file=output)
+        if not output.resolve().parent.is_dir():
+            raise UserError("its folder does not exist; create it first", file=output)
+        if output.exists() and any(str(path) != "-" and output.samefile(path) for path in inputs):
+            raise UserError("is the input too; choose another --output", file=output)
     check_writable(output)
 
 

@@ -12,7 +12,7 @@ from nmt.cli import output as out
 from nmt.cli.lines import Lines
 from nmt.cli.progress import Progress
 from nmt.cli.translation import Options, Translating
-from nmt.errors import InterruptedRun, UserError
+from nmt.errors import InterruptedRun, UserError, writing_to
 from nmt.partial import NotContinued, PartialFile, partial_of, remove_parts
 
 
@@ -40,16 +40,17 @@ def save(translating: Translating, lines: Lines, target: Path, *, restart: bool)
         raise kept(error, partial.lines, partial.path, translating.options) from None
 
 
-def stream(translating: Translating, lines: Lines, file: Any) -> None:
-    """Translate into what is no file to be continued: standard output, a pipe, a device."""
+def stream(translating: Translating, lines: Lines, file: Any, name: str) -> None:
+    """Translate into what is no file to be continued: standard output, a pipe, a device, called `name`."""
     progress = Progress(lines.total, shown=not lines.typed)
     translating.tell(progress.found)
     tell_typed(lines)
     chunks = lines.chunks(most=translating.most_lines)
     with closing(translating.translate(chunks, lines.at_hand)) as translated:
         for (first, sources), records in translated:
-            file.write(records)
-            file.flush()
+            with writing_to(name):
+                file.write(records)
+                file.flush()
             progress.show(first - 1 + len(sources))
     progress.end()
 

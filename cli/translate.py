@@ -12,7 +12,7 @@ import typer
 
 from nmt.cli import output as out
 from nmt.cli.usage import check_order
-from nmt.errors import UserError
+from nmt.errors import UserError, writing_to
 
 if TYPE_CHECKING:
     from nmt.cli.translation import Options
@@ -189,10 +189,10 @@ def translate(
         lines = options.guiding.lines(source, count=out.is_terminal())
         translating = Translating(options, device, lines.name)
         if target is None:
-            stream(translating, lines, sys.stdout.buffer)
+            stream(translating, lines, sys.stdout.buffer, "standard output")
         elif target.exists() and not target.is_file():  # a pipe or a device is written to, not replaced
-            with target.open("wb") as file:
-                stream(translating, lines, file)
+            with writing_to(target), target.open("wb") as file:  # closing writes too
+                stream(translating, lines, file, str(target))
         else:
             save(translating, lines, target, restart=restart)
 

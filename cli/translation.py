@@ -14,7 +14,7 @@ from nmt.cli.drawing import Drawing
 from nmt.cli.guiding import Guiding
 from nmt.cli.score import JSONL
 from nmt.cli.search_options import search_options
-from nmt.errors import UserError
+from nmt.errors import SentenceError, UserError
 
 if TYPE_CHECKING:
     from nmt.checkpoint import LoadedModel
@@ -251,7 +251,10 @@ class Translating:
 
     def _written(self, begun: _Begun) -> bytes:
         first, lines = begun.chunk
-        translations = begun.lines.translations()
+        try:
+            translations = begun.lines.translations()
+        except SentenceError as error:
+            raise UserError(error.message, file=self._name, line=first + error.place) from None
         for number, translation in enumerate(translations, start=first):
             if translation.parts > 1:
                 parts = f"translated in {translation.parts} parts"

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from nmt.errors import UserError
+from nmt.errors import SentenceError
 from nmt.parallel import Copies, can_fork, in_threads
 
 Source = TypeVar("Source", bound=Sized)  # its length is in tokens
@@ -63,7 +63,7 @@ class Searching(Generic[Source, Result]):
         `look` is called with each result that comes; what it raises ends the search.
 
         Raises:
-            UserError: there is not memory enough for a single sentence.
+            SentenceError: there is not memory enough for a single sentence.
         """
         found: dict[int, Result] = {}
         while self._waiting:
@@ -123,9 +123,10 @@ class Searching(Generic[Source, Result]):
         waiting = [index for index in self._waiting if index not in found]
         longest = len(self._sources[waiting[0]]) + 1
         if self._workers == 1 and self._tokens < 2 * longest:  # it was alone
-            raise UserError(
+            raise SentenceError(
                 f"out of memory with a single sentence of {longest} tokens; lower --beam-size or "
-                "search.max_source_tokens, or translate on another device"
+                "search.max_source_tokens, or translate on another device",
+                waiting[0],
             ) from None
         self._waiting = waiting
         self._tokens = max(min(self._tokens // 2, longest * len(waiting) // 2), longest)

@@ -131,15 +131,21 @@ class SearchConfig(Section):
     beam_size: int = Field(5, ge=1)  # hypotheses of a sentence that are followed; 1 is greedy
     length_penalty: float = Field(1.0, ge=0, le=100)  # 0: none; 1: close to the mean log-probability a token
     normalization: Literal["gnmt", "average"] = "gnmt"  # divide by ((5 + n) / 6)^penalty, or by n^penalty
-    coverage_penalty: float = Field(0.0, ge=0)  # of source words left out; 0: none
+    coverage_penalty: float = Field(0.0, ge=0, le=100)  # of source words left out; 0: none
     no_repeat_ngram: int = Field(0, ge=0)  # so many tokens come but once in a row; 0 is off
     beam_groups: int = Field(1, ge=1)  # diverse beam search (Vijayakumar et al. 2018): divides beam_size
-    diversity: float = Field(0.5, ge=0)  # what a token costs in a group that another has just taken
-    min_length_factor: float = Field(0.0, ge=0)  # shortest translation: factor x source tokens + offset
-    min_length_offset: int = Field(0, ge=0)  # tokens; see min_length_factor
-    max_length_factor: float = Field(1.5, ge=0)  # longest translation: factor x source tokens + offset
-    max_length_offset: int = Field(20, ge=1)  # tokens; see max_length_factor
-    max_source_tokens: int = Field(512, ge=8)  # longer lines are split, translated in parts, rejoined
+    diversity: float = Field(0.5, ge=0, le=1e6)  # what a token costs in a group that another has just taken
+    min_length_factor: float = Field(
+        0.0, ge=0, le=1000
+    )  # shortest translation: factor x source tokens + offset
+    min_length_offset: int = Field(0, ge=0, le=1_000_000)  # tokens; see min_length_factor
+    max_length_factor: float = Field(
+        1.5, ge=0, le=1000
+    )  # longest translation: factor x source tokens + offset
+    max_length_offset: int = Field(20, ge=1, le=1_000_000)  # tokens; see max_length_factor
+    max_source_tokens: int = Field(
+        512, ge=8, le=1_000_000
+    )  # longer lines are split, translated in parts, rejoined
     # Source tokens a batch, padding counted. auto: what fits the caches of the cores, or a GPU's memory.
     batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     # Of matrix products; int8 is for CPUs, float16 for GPUs. Scoring and alignment have float32.
@@ -160,16 +166,23 @@ class SearchConfig(Section):
                 f"search.beam_groups = {self.beam_groups} does not divide search.beam_size = "
                 f"{self.beam_size}; use {near_divisors(self.beam_size, self.beam_groups)}, or another beam"
             )
-        # Both are lines: right for the shortest and for the longest source is right for all.
-        for tokens in (2, self.max_source_tokens + 1):
-            least = int(self.min_length_factor * tokens) + self.min_length_offset
-            most = int(self.max_length_factor * tokens) + self.max_length_offset
-            if least > most:
-                raise ValueError(
-                    f"the minimum length is above the maximum: {least} and {most} tokens with the end, for "
-                    f"{tokens - 1} source tokens; lower the one or raise the other"
-                )
+        # A minimum that short sources have no room for is theirs; one that the longest has none for is wrong.
+        longest = self.max_source_tokens
+        if self.least_tokens(longest) > self.most_tokens(longest):
+            raise ValueError(
+                f"the minimum length is above the maximum: {self.least_tokens(longest)} and "
+                f"{self.most_tokens(longest)} with the end, for {longest} source tokens; lower the one or "
+                "raise the other"
+            )
         return self
+
+    def least_tokens(self, source_tokens: int) -> int:
+        """The fewest of a translation, its end included, of so many source tokens without theirs."""
+        return int(self.min_length_factor * (source_tokens + 1)) + self.min_length_offset
+
+    def most_tokens(self, source_tokens: int) -> int:
+        """The most; the minimum goes first where it is larger."""
+        return int(self.max_length_factor * (source_tokens + 1)) + self.max_length_offset
 
 
 Quantization = Literal[

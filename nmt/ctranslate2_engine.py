@@ -125,7 +125,7 @@ class Engine:
 
     def longest(self, source_tokens: int) -> int:
         """The most tokens of the translation of so many source tokens, end of sentence included."""
-        most = int(self.search.max_length_factor * (source_tokens + 1)) + self.search.max_length_offset
+        most = self.search.most_tokens(source_tokens)
         return most if self.most_target_tokens is None else min(most, self.most_target_tokens)
 
     def translate_ids(self, sources: Sequence[Ids]) -> list[list[Hypothesis]]:

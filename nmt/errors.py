@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -28,6 +30,27 @@ class UserError(Exception):
             return self.message
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         return f"{place}: {self.message}"
+
+
+class SentenceError(UserError):
+    """About one of several sentences; `place` says which, from 0."""
+
+    def __init__(self, message: str, place: int):
+        super().__init__(message)
+        self.place = place
+
+
+@contextmanager
+def writing_to(file: str | Path) -> Iterator[None]:
+    """What the system says of a file that cannot be written is a UserError, but that its reader has left."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror or error}); make room for it, or write elsewhere", file=file
+        ) from error
 
 
 def install(extra: str) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from nmt.errors import UserError
+from nmt.errors import UserError, writing_to
 from nmt.files import sync_folder
 
 Chunk = tuple[int, list[str]]  # number of the first line, from 1, and the lines
@@ -35,10 +35,14 @@ def partial_of(target: Path, part: int = 0, parts: int = 1) -> Path:
 
 def remove_parts(target: Path) -> None:
     """The partial files that several processes have left of `target`."""
-    name = re.compile(re.escape(f"{target.name}.partial-") + r"\d+-of-\d+(\.json(\.new)?)?")
-    for path in target.parent.iterdir():
-        if name.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    for path in _parts(partial_of(target)):
+        path.unlink(missing_ok=True)
+
+
+def _parts(whole: Path) -> list[Path]:
+    """Partial files of several processes that are put together in `whole`, and what is beside them."""
+    name = re.compile(re.escape(f"{whole.name}-") + r"\d+-of-\d+(\.json(\.new)?)?")
+    return [path for path in whole.parent.iterdir() if name.fullmatch(path.name)]
 
 
 def sidecar_of(partial: Path) -> Path:
@@ -121,13 +125,14 @@ class PartialFile:
     def append(self, records: bytes, lines: Sequence[str]) -> None:
         """The records of the next lines; when this returns they are safe."""
         data = gzip.compress(records, compresslevel=6, mtime=0) if self.packed else records
-        self._file.write(data)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._add(lines)
-        self.lines += len(lines)
-        self._bytes += len(data)
-        self._record()
+        with writing_to(self.path):
+            self._file.write(data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._add(lines)
+            self.lines += len(lines)
+            self._bytes += len(data)
+            self._record()
 
     def clear(self, run: str) -> None:
         """Begin anew, with a name for this run."""
@@ -173,8 +178,14 @@ class PartialFile:
             return None
         if size < record["bytes"]:
             self._refuse(f"has {size:,} of the {record['bytes']:,} bytes that were written")
-        changed = differences(record["settings"], self._settings)
+        old, new = record["settings"], self._settings
+        if old.get("processes") != new.get("processes"):  # then what else is recorded differs too
+            old, new = ({"processes": settings.get("processes")} for settings in (old, new))
+        changed = differences(old, new)
         if changed:
+            records = [record, *map(read_record, _parts(self.path))]
+            if not any(found["lines"] for found in records if found):
+                return None  # nothing is lost
             self._refuse(f"was begun with {changed}", "use the same settings to go on")
         return record
 

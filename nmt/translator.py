@@ -25,7 +25,7 @@ from nmt.decoding import Decoder, Decoding
 from nmt.elsewhere import Elsewhere, SearchEngine
 from nmt.ensemble import Reader, tagging
 from nmt.ensemble import readers as readers_of
-from nmt.errors import UserError
+from nmt.errors import SentenceError, UserError
 from nmt.long_sentences import split_long
 from nmt.models.fast import check_precision, for_search
 from nmt.parallel import one_ahead
@@ -43,12 +43,13 @@ CHUNK_LINES = 2000
 class Task:
     """What is searched for at once: the translation of some tokens, and what is wanted of it.
 
-    `line`: the text, where the tokens are a whole line.
+    `line`: the text, where the tokens are a whole line. `place`: among what is searched for together.
     """
 
     ids: Sequence[int]
     wish: Wish | None = None
     line: str | None = None
+    place: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -68,8 +69,16 @@ class Underway:
     searching: Searching[Task, list[Hypothesis]] | Elsewhere
 
     def translations(self) -> list[Translation]:
-        """Of each line."""
-        found = self.searching.results(self.translator.look)
+        """Of each line.
+
+        Raises:
+            SentenceError: of one line there is none, or not memory enough for one; `place` is the line's.
+        """
+        try:
+            found = self.searching.results(self.translator.look)
+        except SentenceError as error:
+            error.place = next(i for i, span in enumerate(self.parts_of) if error.place in span)
+            raise
         texts = self.translator.write(self.parts, found)
         return [
             self.translator.joining.join(
@@ -255,7 +264,10 @@ class Translator:
         if self.engine is not None:
             return Elsewhere(self.engine, [self.readers[0](ids) for ids in sources])
         nothing = [None] * len(sources)
-        tasks = [Task(*task) for task in zip(sources, wishes or nothing, lines or nothing, strict=True)]
+        tasks = [
+            Task(*task)
+            for task in zip(sources, wishes or nothing, lines or nothing, range(len(sources)), strict=True)
+        ]
         self.prepare()  # once, here and not in each of the processes that search
         return Searching(
             self._search,
@@ -267,13 +279,13 @@ class Translator:
 
     def longest(self, source_tokens: int) -> int:
         """The most tokens of the translation of so many source tokens, end of sentence included."""
-        most = int(self.search.max_length_factor * (source_tokens + 1)) + self.search.max_length_offset
+        # Where the two do not fit, which they do for other sources, the minimum is asked for.
+        most = max(self.search.most_tokens(source_tokens), self.search.least_tokens(source_tokens))
         return most if self.most_target_tokens is None else min(most, self.most_target_tokens)
 
     def shortest(self, source_tokens: int) -> int:
         """The fewest tokens of that translation, end of sentence included."""
-        least = int(self.search.min_length_factor * (source_tokens + 1)) + self.search.min_length_offset
-        return max(1, min(least, self.longest(source_tokens)))
+        return max(1, min(self.search.least_tokens(source_tokens), self.longest(source_tokens)))
 
     def prepare(self) -> None:
         """Lay the models out for search, as the first search would.
@@ -386,9 +398,10 @@ class Translator:
                 "less, or raise --max-length or --beam-size",
             )
         if self.search.no_repeat_ngram and self.shortest(len(task)) > 1:
-            return UserError(
+            return SentenceError(
                 f"no translation of {self.shortest(len(task)) - 1} tokens was found without a repetition; "
-                "lower the minimum length, or search.no_repeat_ngram"
+                "lower the minimum length, or search.no_repeat_ngram",
+                task.place,
             )
         return UserError("the model gives no finite scores: its weights are damaged; train it again")
 

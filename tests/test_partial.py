@@ -179,3 +179,23 @@ def test_differences() -> None:
     assert differences(SETTINGS, dict(SETTINGS)) == ""
     assert differences({"a": 1}, {"b": None}) == "a 1, not null"
     assert differences({str(i): 0 for i in range(5)}, {}).endswith("2 0, not null and 2 more")
+
+
+def test_what_several_processes_began_and_did_nothing_of_is_no_hindrance(tmp_path: Path) -> None:
+    path = partial_of(tmp_path / "out")
+
+    def begin(settings: dict[str, object]) -> bool:
+        partial = PartialFile(path, settings)
+        partial.clear(run="one")
+        partial.close(keep=True)
+        return partial.is_new
+
+    assert begin({"processes": 2, "input lines": 9})
+    assert not begin({"processes": 2, "input lines": 9})
+    assert begin({"processes": 1, "beam size": 4})
+    assert begin({"processes": 2})
+    part = PartialFile(partial_of(tmp_path / "out", 1, 2), {})
+    part.append(b"A\n", ["a"])
+    part.close()
+    with pytest.raises(UserError, match=r"was begun with processes 2, not 3; use the same settings"):
+        begin({"processes": 3, "input lines": 9})

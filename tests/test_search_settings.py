@@ -18,7 +18,7 @@ from nmt.config import SearchConfig
 from nmt.config_file import changed_search, parse_config
 from nmt.constraints import Wish
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
-from nmt.errors import UserError
+from nmt.errors import SentenceError, UserError
 from nmt.hypotheses import read_record
 from nmt.scoring import Scorer
 from nmt.translator import Translator
@@ -29,9 +29,13 @@ SEARCH = SearchConfig(
     beam_size=4, length_penalty=0.7, max_length_factor=1.0, max_length_offset=5, max_source_tokens=20
 )
 LINES = ["s1 s2 s3", "s4", "", "s5 s6 s7 s8 s9 s10 s11 s12 s13", "s2 s2 s2 s2", "s3 s9"] * 5
-# Of Luong's half: each score with each window, by turns with input feeding and without.
+# Half of Luong's: the others are each score with each window, by turns with input feeding and without.
 LEFT_OUT = {name for number, name in enumerate(LUONG) if (number // 2 + number) % 2}
-ATTENTIVE = [name for name in MODELS if not name.startswith("recurrent") and name not in LEFT_OUT]
+ATTENTIVE = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LEFT_OUT else name
+    for name in MODELS
+    if not name.startswith("recurrent")
+]
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +152,7 @@ def test_a_prefix_or_phrases_that_are_too_long(small: Callable[[str], LoadedMode
     ("given", "message"),
     [
         ({"beam_groups": 3}, "search.beam_groups = 3 does not divide search.beam_size = 4; use 1, 2, 4"),
-        ({"min_length_offset": 100}, "the minimum length is above the maximum: 100 and 7 tokens"),
+        ({"min_length_offset": 100}, "the minimum length is above the maximum: 100 and 26 with"),
         ({"min_length_factor": 2.0}, "the minimum length is above the maximum"),
         ({"normalization": "mean"}, "search.normalization = 'mean'"),
     ],
@@ -156,6 +160,29 @@ def test_a_prefix_or_phrases_that_are_too_long(small: Callable[[str], LoadedMode
 def test_settings_that_do_not_go_together(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         changed_search(SEARCH, given)
+
+
+def test_a_minimum_that_long_sources_alone_have_room_for(small: Callable[[str], LoadedModel]) -> None:
+    """The others' maximum is raised to it; nothing is refused for a source that never comes."""
+    search = changed_search(
+        SEARCH, {"max_length_factor": 1.0, "max_length_offset": 2, "min_length_offset": 9}
+    )
+    translator = Translator.of(small("post-sinusoidal"), search)
+    assert [(translator.shortest(n), translator.longest(n)) for n in (1, 6, 7, 20)] == [
+        (9, 9),
+        (9, 9),
+        (9, 10),
+        (9, 23),
+    ]
+    for n_best in translator.translate_all(["s1", "s1 s2 s3 s4 s5 s6 s7 s8 s9"]):
+        assert len(n_best.candidates[0].tokens) + 1 >= 9
+
+
+def test_an_error_of_one_sentence_says_which(small: Callable[[str], LoadedModel]) -> None:
+    search = changed_search(SEARCH, {"no_repeat_ngram": 1, "min_length_offset": 60, "max_length_offset": 60})
+    with pytest.raises(SentenceError, match="without a repetition") as caught:
+        Translator.of(small("post-sinusoidal"), search).translate_all(["", "", "s1 s2"])
+    assert caught.value.place == 2
 
 
 def test_a_minimum_above_the_positions_of_the_model(small: Callable[[str], LoadedModel]) -> None:

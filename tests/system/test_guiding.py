@@ -109,7 +109,7 @@ def test_options_of_the_beam(tiny_run: Path) -> None:
             assert not found or 20 <= len(found) <= 30
             pairs = list(pairwise(found))
             assert len(pairs) == len(set(pairs))
-    groups = tokens("--beam-groups", 4, "--diversity", 1e9)
+    groups = tokens("--beam-groups", 4, "--diversity", 1e6)
     for line in groups:
         firsts = [found[0] if found else "" for found in line]
         assert len(set(firsts)) == len(firsts)
@@ -176,6 +176,13 @@ def test_bad_input(tiny_run: Path, tmp_path: Path) -> None:
     assert "no such file" in nmt.error(*plain, "--prefix", tmp_path / "none").lower()
     cases: list[tuple[list[object], str]] = [
         (["--min-length", 9, "--max-length", 8], "--min-length 9 is above --max-length 8"),
+        (
+            ["--min-length", 500, "--max-length", 600, "--no-repeat-ngram", 1],
+            f"{source}:2: no translation of",
+        ),
+        (["--max-length", 10**20], "search.max_length_offset"),
+        (["--max-length-factor", 1e18], "search.max_length_factor"),
+        (["--coverage-penalty", 1e300], "search.coverage_penalty"),
         (["--min-length", 900], "the minimum length is above the maximum"),
         (["--beam-size", 4, "--beam-groups", 3], "search.beam_groups = 3 does not divide"),
         (["--beam-size", 2, "--n-best", 3, "--format", "jsonl"], "--n-best 3 is more than the beam of 2"),
