@@ -112,7 +112,9 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         place = f"{error.filename}: " if error.filename else ""
         if error.errno in _FULL:
             return _say(f"{place}{error.strerror}; make room, then run the same command again", 2, debug)
-        return _say(f"{place}{error.strerror or error}", 1, debug)
+        if error.filename:
+            return _say(f"{place}{error.strerror}; see that it can be read and written", 2, debug)
+        return _say(error.strerror or str(error), 1, debug)
     except MemoryError:
         return _say("out of memory; lower training.batch_tokens or --batch-tokens", 1, debug)
     except Exception as error:

@@ -96,6 +96,11 @@ def training_line(event: dict[str, Any]) -> str:
 def validation_line(event: dict[str, Any]) -> str:
     return (
         f"step {event['step']:,}  validation  loss {event['loss']:.3f}  "
-        f"perplexity {event['perplexity']:.2f}  BLEU {event['bleu']:.2f}"
+        f"perplexity {_readable(event['perplexity'])}  BLEU {event['bleu']:.2f}"
         f"{'  best so far' if event['best'] else ''}  (took {event['validation_seconds']:.0f} s)"
     )
+
+
+def _readable(number: float) -> str:
+    """Two digits after the point, but of what has many before it a power of ten."""
+    return f"{number:.2f}" if number < 1e6 else f"{number:.2e}"

@@ -11,7 +11,7 @@ import typer
 
 from nmt.cli import output as out
 from nmt.cli.plain import Lines
-from nmt.errors import InterruptedRun
+from nmt.errors import InterruptedRun, UserError
 from nmt.place import Place
 
 if TYPE_CHECKING:
@@ -62,9 +62,16 @@ def _train(config: Path, run: Path | None, changes: list[str], restart: bool, ra
 
     # The first process keeps the run; to the others it is a name.
     with Run.open(folder, resolved, restart=restart) if ranks.is_first else Run(folder) as opened:
+        if opened.aside is not None:
+            out.note(f"the run that was in {folder} is now {opened.aside}")
         show = live_view() if ranks.is_first and out.is_terminal() else Lines()
         try:
             outcome = train_model(resolved, opened, show, ranks)
+        except UserError:
+            show.close()
+            if opened.put_back():
+                out.note(f"nothing was trained: {opened.aside} is {folder} again")
+            raise
         finally:
             show.close()
         if resolved.export is not None and outcome.interrupted_by is None and ranks.is_first:

@@ -29,7 +29,9 @@ def sums_of(files: Sequence[Path], cache: Path) -> dict[str, str]:
     """
     try:
         known = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        known = {}
+    if not isinstance(known, dict):
         known = {}
     sums, learnt = {}, False
     for file in files:

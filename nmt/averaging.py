@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nmt.checkpoint import CONFIG
 from nmt.config_file import load_config
@@ -34,8 +36,8 @@ def best_checkpoints(run: Path, count: int) -> list[Checkpoint]:
         raise UserError("has no checkpoint with validation scores; train it first", file=run)
     metric = load_config(found[-1].folder / CONFIG).training.metric
     here = {checkpoint.step: checkpoint for checkpoint in rank(found, metric)}
-    scores = _scores(run / METRICS, metric) | {step: c.scores[metric] for step, c in here.items()}
-    order = sorted(scores, key=lambda step: (-sign(metric) * scores[step], step))[:count]
+    scores = _scores(run / METRICS, metric) | {step: _score(c.scores, metric) for step, c in here.items()}
+    order = sorted(scores, key=lambda step: (*scores[step], step))[:count]
     present = next((index for index, step in enumerate(order) if step not in here), len(order))
     if present < count:
         hint = f"use --best {present}, or " if present else ""
@@ -54,7 +56,12 @@ def _scheduled(run: Path) -> list[Checkpoint]:
     return [checkpoint for checkpoint in found if checkpoint.scheduled]
 
 
-def _scores(file: Path, metric: str) -> dict[int, float]:
+def _score(row: Mapping[str, Any], metric: str) -> tuple[float, float]:
+    """The less the better, as `nmt.run.rank` has it: among equals by the loss."""
+    return -sign(metric) * float(row[metric]), float(row.get("loss", 0.0))
+
+
+def _scores(file: Path, metric: str) -> dict[int, tuple[float, float]]:
     """Of every validation, by step. Lines that are none are passed over."""
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -65,7 +72,7 @@ def _scores(file: Path, metric: str) -> dict[int, float]:
         try:
             row = json.loads(line)
             if row["event"] == "validation":
-                scores[int(row["step"])] = float(row[metric])
+                scores[int(row["step"])] = _score(row, metric)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return scores

@@ -8,12 +8,11 @@ that also holds `training_state.pt`.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import safetensors.torch
@@ -78,12 +77,40 @@ def save_model(
         for name, content in tokenizer_files(source_tokenizer, target_tokenizer).items():
             (partial / name).write_bytes(content)
         if training_state is not None:
-            buffer = io.BytesIO()
-            torch.save(dict(training_state), buffer)
-            (partial / TRAINING_STATE).write_bytes(buffer.getbuffer())
+            _save_state(dict(training_state), partial / TRAINING_STATE)
         sums = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
         whole = {"format": FORMAT, "nmt": __version__, **manifest, "files": sums}
         (partial / MANIFEST).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+
+
+class _Written:
+    """A file for torch, whose own errors do not tell what the system said."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self.failed: tuple[int | None, str | None] | None = None  # not the error, which would keep all it saw
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failed = error.errno, error.strerror
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    """`torch.save`, not by way of a copy in memory."""
+    with path.open("wb") as file:
+        written = _Written(file)
+        try:
+            torch.save(state, written)  # type: ignore[arg-type]
+        except RuntimeError:
+            if written.failed is not None:
+                raise OSError(*written.failed, str(path)) from None
+            raise
 
 
 def find_model(path: Path) -> Path:

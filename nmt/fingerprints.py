@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nmt.config import Config
 from nmt.data.corpus import sha256_of
-from nmt.data.prepare import corpus_files, link_files
+from nmt.data.prepare import corpus_files, link_files, training_files
 from nmt.data.prepared import TrainingData, tokenizer_files
 from nmt.ranks import digest
 
@@ -17,7 +17,10 @@ Row = dict[str, str]  # "file" and "sha256"
 
 def corpora_of(config: Config, data: TrainingData) -> dict[str, list[Row]]:
     """The files that are trained on and held out, as manifests have them."""
-    return {"training_data": data.manifest["training_data"], **held_out_of(config)}
+    # What is prepared may have been prepared for another run, of the same files under other names.
+    rows, names = data.manifest["training_data"], list(dict.fromkeys(training_files(config.data)))
+    rows = [{"file": str(name), "sha256": row["sha256"]} for name, row in zip(names, rows, strict=True)]
+    return {"training_data": rows, **held_out_of(config)}
 
 
 def held_out_of(config: Config) -> dict[str, list[Row]]:

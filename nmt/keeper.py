@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nmt.budget import is_out_of_memory
 from nmt.changes import Changes
 from nmt.checkpoint import Weights, save_model
 from nmt.config import Config
@@ -137,7 +138,9 @@ class Keeper:
             # A folder of this step proves nothing: it may be of an interruption before the validation.
             is_written = True
             self.keep()
-        except (OSError, UserError) as error:
+        except (OSError, UserError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
             failed = "old checkpoints were not tidied up" if is_written else "the checkpoint was not written"
             text = f"{_reason(error, self.run)}; {failed}, {self.whereabouts()}"
             if is_last and not is_written:
@@ -174,7 +177,9 @@ class Keeper:
         return f"the last checkpoint is {found[-1].folder}"
 
 
-def _reason(error: OSError | UserError, run: Run) -> str:
+def _reason(error: Exception, run: Run) -> str:
     if isinstance(error, UserError):
         return str(error)
+    if not isinstance(error, OSError):
+        return f"{run.folder}: there was no memory left to write with"
     return f"{error.filename or run.folder}: {error.strerror or error}"

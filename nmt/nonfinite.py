@@ -55,12 +55,17 @@ class NonFinite:
             everything = self.ranks.gather_objects(batches)
             found = [b for share in (guilty if any(guilty) else everything) for b in share]
             written = self.ranks.from_first(lambda: self._write_out(progress.step, found))
-            raise self.error(f"{progress.step:,}, as in the {self.most - 1} before", written)
+            before = f", as in the {self.most - 1} before" if self.most > 1 else ""
+            raise self._error(f"loss or gradient is not finite in step {progress.step:,}{before}", written)
 
-    def error(self, where: str, written: str = "") -> UserError:
+    def after_validation(self, step: str) -> UserError:
+        """The error where a model has no finite loss: no step can mend it."""
+        return self._error(f"the loss of the validation after step {step} is not finite")
+
+    def _error(self, what: str, written: str = "") -> UserError:
         whereabouts = self.ranks.from_first(self.keeper.whereabouts)
         return UserError(
-            f"loss or gradient is not finite in step {where}; lower training.learning_rate, lengthen "
+            f"{what}; lower training.learning_rate, lengthen "
             f"training.warmup_steps or set training.clip_norm = 1.0 ({whereabouts}{written})"
         )
 

@@ -40,6 +40,7 @@ class Place:
         if (
             not are_numbers
             or int(found["RANK"]) >= int(found["WORLD_SIZE"])
+            or int(found["MASTER_PORT"]) > 65535
             or (not host and found["WORLD_SIZE"] != "1")
         ):
             shown = " ".join(f"{name}={value}" for name, value in found.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -40,6 +41,7 @@ class Run:
         self.checkpoints_folder = folder / "checkpoints"
         self._metrics = MetricsFile(folder / METRICS)
         self._lock: Any = None
+        self.aside: Path | None = None  # where a restart moved what was here
 
     @classmethod
     def open(cls, folder: Path, config: Config, *, restart: bool = False) -> Run:
@@ -56,13 +58,13 @@ class Run:
             raise UserError("is a file; name a folder for the run with --run", file=folder)
         folder = folder.resolve() if restart else folder
         cls(folder)._check_is_ours()
+        aside: Path | None = None
         if restart and (folder / CONFIG).exists():
             with cls(folder)._locked():
-                number = 1
-                while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
-                    number += 1
-                folder.rename(aside)
+                free = (folder.with_name(f"{folder.name}.old-{number}") for number in itertools.count(1))
+                aside = folder.rename(next(path for path in free if not path.exists()))
         run = cls(folder)
+        run.aside = aside
         run._create()
         run._locked()
         try:
@@ -71,6 +73,16 @@ class Run:
             run.close()
             raise
         return run
+
+    def put_back(self) -> bool:
+        """Undo a restart of which nothing has come; whether there was one."""
+        begun = self.folder / METRICS
+        if self.aside is None or self.checkpoints() or (begun.exists() and begun.stat().st_size):
+            return False
+        self.close()
+        remove_folder(self.folder)
+        self.aside.rename(self.folder)
+        return True
 
     def _check_is_ours(self) -> None:
         """UserError for a folder that holds something, but no run."""

@@ -26,6 +26,7 @@ from nmt.errors import UserError
 from nmt.examples import Examples
 
 WINDOW = 1 << 18  # most sentence pairs of a window
+_MOST_PAIRS = 1 << 31  # of an epoch
 PART = 1 << 15  # of a window, sampled by one process at a time
 _SIDES: tuple[Side, Side] = ("source", "target")
 
@@ -71,6 +72,11 @@ class Stream:
             raise UserError(
                 "data.weights leave no pair of "
                 f"{sum(data.sizes):,} to be seen in an epoch; raise the weight of a corpus that has pairs"
+            )
+        if self._mixture.pairs > _MOST_PAIRS:
+            raise UserError(
+                f"data.weights make an epoch of {self._mixture.pairs:.3g} pairs, more than memory has "
+                f"room for; lower them until it has {_MOST_PAIRS:,} at most"
             )
         _require_seen(config.data, data.sizes, self._mixture.seen)
         self.windows = -(-self._mixture.pairs // window_size)  # of an epoch, nearly equal in size

@@ -243,8 +243,8 @@ class Trainer:
 
         progress.step += 1
         self.rate = learning_rate(progress.step, settings, width=self.width, epoch=epoch)
-        self.gradient_norm = norm
         if math.isfinite(loss_sum) and math.isfinite(norm):
+            self.gradient_norm = norm
             set_learning_rate(self.optimizer, self.rate)
             self.scaler.step(self.optimizer)
             if self.average is not None:
@@ -299,7 +299,7 @@ class Trainer:
                 model, self.gradient.loss_alone, self.ranks, lambda: agreed or interrupt.signal
             )
         if not math.isfinite(scores["loss"]):
-            raise self.nonfinite.error(f"{progress.step:,}")
+            raise self.nonfinite.after_validation(f"{progress.step:,}")
         better = progress.note_scores(scores, settings.metric)
         self.keeper.log(
             progress,

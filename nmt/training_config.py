@@ -61,7 +61,7 @@ class TrainingConfig(Section):
     initialize_from: str | None = None  # a model or run of the same [model]: its weights, its vocabulary
     freeze: tuple[str, ...] = ()  # what is not trained, by name or its beginning: "encoder", "decoder.0"
     device: str = "auto"  # auto, cpu, cuda, cuda:1
-    threads: int = Field(0, ge=0)  # of a process; 0: one a core
+    threads: int = Field(0, ge=0, le=1024)  # of a process; 0: one a core
     log_every: int = Field(50, ge=1)  # steps between lines of loss and speed
     validate_every: int = Field(500, ge=1)  # steps between validations; a checkpoint follows each
     tensorboard: bool = False  # write events for TensorBoard to RUN/tensorboard as well

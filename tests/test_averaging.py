@@ -62,6 +62,21 @@ def test_the_mean_is_of_the_best(run: Path, tmp_path: Path) -> None:
     Nmt(tmp_path)("info", "mean")
 
 
+def test_among_equals_the_loss_decides(run: Path) -> None:
+    """As it does for `best`."""
+    for checkpoint in (run / "checkpoints").iterdir():
+        config = checkpoint / "config.toml"
+        config.write_text(config.read_text().replace('metric = "loss"', 'metric = "bleu"'))
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        manifest["scores"]["bleu"] = 0.0
+        (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    rows = [{"event": "validation", "step": s, "loss": loss, "bleu": 0.0} for s, loss in LOSSES.items()]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    remove(run, 2, 8, 12)
+    assert [c.step for c in best_checkpoints(run, 1)] == [6]
+    assert [c.step for c in best_checkpoints(run, 3)] == [4, 6, 10]
+
+
 def test_which_are_the_best(run: Path) -> None:
     for count, steps in {1: [6], 2: [6, 10], 4: [4, 6, 10, 12], 6: [2, 4, 6, 8, 10, 12]}.items():
         assert [c.step for c in best_checkpoints(run, count)] == steps

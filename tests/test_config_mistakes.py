@@ -374,6 +374,11 @@ def test_mistakes(name: str, ending: str, tmp_path: Path) -> None:
         ("model.heads=7", ["model.heads = 7 does not divide model.width = 128"]),
         ("tokenizer.sampling=2", ["tokenizer.sampling = 2"]),
         ("data.train=3", ["data.train = 3"]),
+        ("training.learning_rate=true", ["training.learning_rate = true", "other than true or false"]),
+        ("training.max_steps=false", ["training.max_steps = false", "other than true or false"]),
+        ("search.batch_tokens=true", ["search.batch_tokens = true"]),
+        ("training.threads=100000", ["training.threads = 100000", "1024"]),
+        ("search.max_length_factor=1e308", ["1e308", "1000"]),
     ],
 )
 def test_mistaken_overrides_are_named(override: str, fragments: list[str]) -> None:

@@ -265,8 +265,8 @@ ALLOWED: dict[str, set[str]] = {
         "nmt.training_config",
     },
     "nmt.keeper": {
-        *("nmt.changes", "nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors", "nmt.progress"),
-        "nmt.run",
+        *("nmt.budget", "nmt.changes", "nmt.checkpoint", "nmt.config", "nmt.data.*", "nmt.errors"),
+        *("nmt.progress", "nmt.run"),
     },
     "nmt.training": {
         *("nmt.config", "nmt.errors", "nmt.files", "nmt.data.*", "nmt.stream", "nmt.models"),

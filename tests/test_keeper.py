@@ -102,3 +102,29 @@ def test_an_old_checkpoint_that_cannot_be_read_now_stays(
         assert steps(keeper) == [20]
     save(keeper, Progress(step=30))
     assert 10 in steps(keeper)  # the best, among equals the earlier
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")]
+)
+def test_without_memory_for_a_checkpoint_training_goes_on(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    save(keeper, Progress(step=10))
+    monkeypatch.setattr("nmt.keeper.save_model", fail)
+    save(keeper, Progress(step=20))
+    with pytest.raises(UserError, match=r"no memory left to write with; the checkpoint was not written"):
+        save(keeper, Progress(step=30, finished="done"), is_last=True)
+    assert steps(keeper) == [10]
+
+
+def test_a_mistake_of_ours_is_not_taken_for_that(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr("nmt.keeper.save_model", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        save(keeper, Progress(step=20))

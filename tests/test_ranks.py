@@ -240,6 +240,7 @@ VARIABLES = (
         (dict(zip(VARIABLES, ("-1", "8", "1", "4", "1", "h", "5"), strict=True)), UserError),
         (dict(zip(VARIABLES, ("5", "8", "1", "4", "1", "", "5"), strict=True)), UserError),
         (dict(zip(VARIABLES, ("5", "8", "1", "4", "1", "h", "x"), strict=True)), UserError),
+        (dict(zip(VARIABLES, ("5", "8", "1", "4", "1", "h", "65536"), strict=True)), UserError),
     ],
 )
 def test_the_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str], expected: Any) -> None:

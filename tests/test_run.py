@@ -279,6 +279,20 @@ def test_restart_moves_the_run_aside(run: Run) -> None:
     assert [c.step for c in list_checkpoints(run.folder.with_name("run.old-1"))] == [1]
 
 
+def test_a_restart_that_nothing_came_of_is_undone(run: Run) -> None:
+    save(run, 1, 5)
+    run.close()
+    with Run.open(run.folder, changed(width=64), restart=True) as again:
+        assert again.put_back()
+    with Run.open(run.folder, CONFIG) as as_it_was:
+        assert steps(as_it_was) == [1]
+        assert not as_it_was.put_back()
+    assert not run.folder.with_name("run.old-1").exists()
+    with Run.open(run.folder, CONFIG, restart=True) as trained:
+        save(trained, 1, 5)
+        assert not trained.put_back()
+
+
 def test_leftovers_of_a_killed_process_go(run: Run) -> None:
     (run.folder / ".best.partial-1").symlink_to("nowhere")
     (run.checkpoints_folder / ".step-00000003.partial-1").mkdir()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pkgutil
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Nmt, end_state, prepare_folder
+from support import TINY, Nmt, end_state, prepare_folder
 
 LONGER = ["--set", "training.max_steps=40", "--set", "training.validate_every=10"]
 
@@ -143,6 +145,29 @@ def test_restart_moves_the_old_run_aside(nmt: Nmt, tmp_path: Path) -> None:
     nmt("train", "tiny.toml", "--restart", "--set", "training.max_steps=3")
     assert (tmp_path / "runs/tiny.old-1/best/model.safetensors").exists()
     assert (tmp_path / "runs/tiny/checkpoints/step-00000003").is_dir()
+    done = nmt.error("train", "tiny.toml", "--restart", "--set", "data.validation=nowhere")
+    assert "nowhere" in done
+    assert (tmp_path / "runs/tiny/checkpoints/step-00000003").is_dir()
+    assert not (tmp_path / "runs/tiny.old-2").exists()
+
+
+def test_files_of_another_name_with_the_same_text(nmt: Nmt, tmp_path: Path) -> None:
+    """One prepared folder serves both runs, and each names its own files."""
+    prepare_folder(tmp_path)
+    shutil.copytree(tmp_path / "corpus", tmp_path / "copy")
+    (tmp_path / "copy.toml").write_text(TINY.replace("corpus/", "copy/"))
+    options = ["--set", "training.max_steps=1"]
+    nmt("train", "tiny.toml", *options)
+    nmt("train", "copy.toml", *options)
+    assert len([path for path in (tmp_path / "runs/.prepared").iterdir() if path.is_dir()]) == 1
+    manifest = json.loads((tmp_path / "runs/copy/last/manifest.json").read_text())
+    assert [row["file"] for row in manifest["training_data"]] == ["copy/train.en", "copy/train.de"]
+    with (tmp_path / "copy/train.de").open("a") as file:
+        file.write("ein Hund\n")
+    with (tmp_path / "copy/train.en").open("a") as file:
+        file.write("a dog\n")
+    text = nmt.error("train", "copy.toml", "--set", "training.max_steps=2")
+    assert "its files changed (copy/train.en, copy/train.de)" in text
 
 
 def test_two_processes_do_not_train_in_one_folder(nmt: Nmt, tmp_path: Path) -> None:
