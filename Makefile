@@ -51,7 +51,9 @@ types: $(READY)
 	ln -s $(CURDIR)/nmt/* build/types/nmt/
 	ln -s $(CURDIR)/data build/types/nmt/data
 	ln -s $(CURDIR)/cli build/types/nmt/cli
-	cd build/types && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p nmt
+	cd build/types && MYPYPATH=.:$(CURDIR)/recipes $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p nmt
+	cd build/types && MYPYPATH=.:$(CURDIR)/recipes $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
+	  $(wildcard $(CURDIR)/recipes/*/*.py)
 
 format: $(READY)  ## Format the code
 	$(BIN)/ruff format .

@@ -120,7 +120,7 @@ def translation_speed(model: Path, lines: Sequence[str]) -> float:
 def training_speed(metrics: Path) -> float:
     """Target tokens a second, the median over the logged stretches of a run."""
     events = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    return statistics.median(e["target_tokens_per_second"] for e in events if e["event"] == "train")
+    return float(statistics.median(e["target_tokens_per_second"] for e in events if e["event"] == "train"))
 
 
 # BLEU by source length

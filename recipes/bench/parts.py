@@ -36,7 +36,7 @@ def shares(step: Callable[[], Any]) -> dict[str, float]:
         step()
     seconds: dict[str, float] = {}
     for event in profile.events():
-        if event.device_type != torch.autograd.DeviceType.CPU:
+        if event.device_type != torch.autograd.DeviceType.CPU:  # type: ignore[attr-defined]
             continue
         part = WHOLE if any(LOSS in name for name in _names(event)) else part_of(event.name)
         took = event.self_device_time_total if on_gpu else event.self_cpu_time_total

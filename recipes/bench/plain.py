@@ -50,11 +50,15 @@ class PlainTransformer(nn.Module):
             memory_key_padding_mask=padding_BS,
             tgt_is_causal=True,
         )
-        return F.linear(hidden_BTD, self.embedding.weight)
+        logits_BTV: Tensor = F.linear(hidden_BTD, self.embedding.weight)
+        return logits_BTV
 
     def _embed(self, ids: Tensor) -> Tensor:
         embedded = self.embedding(ids) * self.embedding.embedding_dim**0.5
-        return self.dropout(embedded + sinusoidal_positions(0, ids.size(1), embedded.size(-1), like=embedded))
+        dropped: Tensor = self.dropout(
+            embedded + sinusoidal_positions(0, ids.size(1), embedded.size(-1), like=embedded)
+        )
+        return dropped
 
 
 class PlainLoop:
@@ -84,7 +88,7 @@ class PlainLoop:
             label_smoothing=self.settings.label_smoothing,
         )
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm or float("inf"))
         self.optimizer.step()
         return loss.item()

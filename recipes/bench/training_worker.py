@@ -100,7 +100,8 @@ def operations_a_token(model: Any, source_tokens: float) -> int:
     # Of the projections of attention over the source, keys and values read source positions.
     memory = sum(layer.cross_attention.input.weight.numel() * 2 // 3 for layer in model.decoder)
     target = weights(model.decoder) - memory + model.embeddings.output.weight.numel()
-    return round(6 * (target + source_tokens * (weights(model.encoder) + memory)))
+    operations: int = round(6 * (target + source_tokens * (weights(model.encoder) + memory)))
+    return operations
 
 
 def main() -> None:

@@ -264,7 +264,7 @@ def link(models: Sequence[Path], text: Path, alignments: Path, output: Path) -> 
     from nmt.alignment import Aligner, View, pharaoh
     from nmt.checkpoint import load_model
     from nmt.device import choose_device
-    from nmt.text_alignment import align_text, symmetric
+    from nmt.text_alignment import choose, look, symmetric
 
     chosen = json.loads((alignments / "aer.json").read_text(encoding="utf-8"))["views"]
     pairs = list(read_parallel(text, "en", "fr"))
@@ -272,7 +272,7 @@ def link(models: Sequence[Path], text: Path, alignments: Path, output: Path) -> 
     found = []
     for model, direction, lines in zip(models, ("en-fr", "fr-en"), (pairs, turned), strict=True):
         aligner = Aligner(load_model(model, choose_device("auto")), "punctuation")
-        found.append(align_text(aligner, lines, [View(**chosen[direction])]))
+        found.append(choose(look(aligner, lines, [View(**chosen[direction])]), gold=None))
         print(f"{direction}: {len(lines):,} lines aligned", file=sys.stderr)
     links = symmetric(found[0], found[1], SYMMETRIZED, None).links
     write_file(output / "train.en-fr", "".join(f"{pharaoh(one)}\n" for one in links))

@@ -106,7 +106,7 @@ def _tokenised(prefix: str, languages: tuple[str, str], *, straight: bool) -> It
         if straight:
             lines = (line.replace("’", "'") for line in lines)
         sides.append(tokenise(lines, language))
-    return zip(*sides, strict=True)  # type: ignore[return-value]
+    return zip(*sides, strict=True)
 
 
 class _Pair:
