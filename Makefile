@@ -17,6 +17,18 @@ choice = $(if $(call given,$(1)),$($(1)),$(2))
 # Ends make where a variable has a word that is not among those known, or none: name, value, known.
 known = $(if $(or $(filter-out $(3),$(2)),$(if $(strip $(2)),,none)),$(error $(1)="$(2)" is not known; choose from: $(strip $(3))))
 
+# A training's stamp holds the settings it was made with: $(1), such as STEPS=100, and SET. What is done is not done again,
+# so make ends where a stamp ($(2)) has others than are asked for now.
+made-with = $(strip $(1) SET="$(strip $(SET))")
+stamp = @printf '%s\n' '$(subst ','\'',$(made-with))' > $@
+flat = x$(subst $(empty) ,_,$(strip $(1)))
+same = $(foreach s,$(wildcard $(2)),$(if $(strip $(file <$(s))),$(if $(filter-out $(call flat,$(made-with)),$(call flat,$(file <$(s)))),\
+  $(error $(subst .trained-,,$(s)) was trained with $(file <$(s)), not $(made-with); give the same, or remove $(dir $(s)) to begin anew))))
+# Ends make where words of a variable are no numbers: name, value.
+digits = 0 1 2 3 4 5 6 7 8 9
+without = $(if $(1),$(call without,$(wordlist 2,10,$(1)),$(subst $(firstword $(1)),,$(2))),$(2))
+numbers = $(if $(strip $(call without,$(digits),$(2))),$(error $(1)="$(2)" is not one number or more, such as "1 2 3"))
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup test test-slow check format bench clean

@@ -136,7 +136,7 @@ def _align_texts(
     device: str,
     json: bool,
 ) -> None:
-    from nmt.checkpoint import load_model
+    from nmt.checkpoint import load_model, model_hash
     from nmt.data.corpus import display_name, read_lines, unequal_counts
     from nmt.device import choose_device
     from nmt.forced import require_attention
@@ -155,6 +155,14 @@ def _align_texts(
     back = None if reverse is None else load_model(reverse, chosen)
     if back is not None:
         require_attention(back)
+        ours, theirs = (
+            [one.config.data.source_language, one.config.data.target_language] for one in (loaded, back)
+        )
+        if ours != theirs[::-1]:
+            out.warn(
+                f"{reverse} translates {' to '.join(theirs)}, which is not back from {' to '.join(ours)}; "
+                "see that --reverse is the model you mean"
+            )
     if back is None:
         both, forward = None, reading.align(loaded, sources, targets, right)
         found, too_long, agreement = forward.links, forward.too_long, forward.agreement
@@ -168,6 +176,8 @@ def _align_texts(
     unaligned.end()
     about: dict[str, Any] = {"words": reading.words, "layer": forward.view.layer, "head": forward.view.head}
     about["shift"] = forward.view.shift
+    hashes = [model_hash(one.manifest)[:12] for one in (loaded, back) if one is not None]
+    about |= {"models": hashes, "gold": None if reading.gold is None else reading.gold.name}
     if both is not None:
         about |= _about_both(both, method)
     if forward.ranking and reading.best:
@@ -176,22 +186,24 @@ def _align_texts(
             for view, of_view in forward.ranking
         ]
     _write(found, output, json, agreement, about)
-    if agreement is None or json:
+    if agreement is None or json or reading.gold is None:
         return
+    measured = f"{len(sources):,} lines of {reading.gold.name}"
+    by = f"model {'+'.join(hashes)}"
     if reading.best:
         _note_ranking("", forward)
     if both is None:
-        out.note(_aer(agreement, len(sources), str(forward.view)))
+        out.note(_aer(agreement, measured, f"{forward.view}; {by}"))
         return
     if backward_reading.best:
         _note_ranking("reverse: ", both.backward)
-    for name, direction in (("forward", forward), ("reverse", both.backward)):
+    for name, direction, hash_ in zip(("forward", "reverse"), (forward, both.backward), hashes, strict=True):
         assert direction.agreement is not None
-        out.note(_aer(direction.agreement, len(sources), f"{name}: {direction.view}"))
+        out.note(_aer(direction.agreement, measured, f"{name}: {direction.view}; model {hash_}"))
     for name, of_method in both.by_method.items():
         if name != method:
-            out.note(_aer(of_method, len(sources), name))
-    out.note(_aer(agreement, len(sources), method))
+            out.note(_aer(of_method, measured, f"{name}; {by}"))
+    out.note(_aer(agreement, measured, f"{method}; {by}"))
 
 
 def _align_files(
@@ -233,9 +245,10 @@ def _align_files(
             raise UserError("has no links; give a gold alignment", file=gold)
         agreement = agreement_of(found, right)
     name = method if backward is not None else str(forward)
-    _write([in_order(links) for links in found], output, json, agreement, {"symmetrize": name})
-    if agreement is not None and not json:
-        out.note(_aer(agreement, len(found), name))
+    about = {"symmetrize": name, "gold": None if gold is None else gold.name}
+    _write([in_order(links) for links in found], output, json, agreement, about)
+    if agreement is not None and gold is not None and not json:
+        out.note(_aer(agreement, f"{len(found):,} lines of {gold.name}", name))
 
 
 def _write(
@@ -305,10 +318,10 @@ def _measures(agreement: Agreement | None) -> dict[str, float | None]:
     }
 
 
-def _aer(agreement: Agreement, lines: int, name: str) -> str:
+def _aer(agreement: Agreement, measured: str, name: str) -> str:
     return (
         f"AER {agreement.aer:.4f} (precision {agreement.precision:.4f}, recall {agreement.recall:.4f}, "
-        f"{lines:,} lines; {name})"
+        f"{measured}; {name})"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from codecs import BOM_UTF8
 from dataclasses import asdict
 from pathlib import Path
@@ -158,6 +159,12 @@ def evaluate(
     )
     if system and (options_of_search or ensemble):
         raise UserError("--system is a translation; options of search and --ensemble go with MODEL")
+    if name is not None and model is None:
+        raise UserError("--name is what to call MODEL; a system of --system NAME=FILE has its name there")
+    systems = [("--system", one.partition("=")[0]) for one in system or []]
+    for option, one in [("--name", name or ""), ("--test-set", test_set or ""), *systems]:
+        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in one):
+            raise UserError(f"{option} {one!r} holds a character that breaks lines of a table; leave it out")
     if ensemble and gold_alignment is not None:
         raise UserError("--gold-alignment is about the attention of one model; leave out --ensemble")
     if model is not None and source is None:
@@ -205,7 +212,7 @@ def evaluate(
         if lines and is_record(lines[0]):
             raise UserError("has JSON lines, as translations may; give references as plain text", file=file)
     if not references[0]:
-        raise UserError("there are no lines to evaluate", file=reference[0])
+        raise UserError("there are no lines to evaluate; give a reference with text", file=reference[0])
     for file, lines in zip(reference[1:], references[1:], strict=True):
         parallel(file, lines)
     hypotheses: dict[str, list[str]] = {}

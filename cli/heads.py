@@ -150,6 +150,8 @@ def _read_reference(path: Path, count: int, source: str) -> list[str]:
         raise UserError(
             f"has {len(lines):,} lines and {source} has {count:,}; give its translation", file=path
         )
+    if not any(line.strip() for line in lines):
+        raise UserError(f"is blank in all its {count:,} lines; give a reference with text", file=path)
     return lines
 
 
@@ -197,7 +199,7 @@ class _Table:
             of_head = self.worth.by_head[report.head]
             numbers["loss"] = of_head.loss
             if of_head.bleu is not None:
-                numbers["BLEU"] = -of_head.bleu
+                numbers["BLEU"] = 0.0 - round(of_head.bleu, 4)
         return numbers
 
     def _any(self, name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
 
 def _text(name: str) -> str:
     """A file's name as text that can be written, whatever its bytes are."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in name)
 
 
 def _read_run(folder: Path, name: str) -> ReportedRun:
@@ -105,7 +104,11 @@ def _read_run(folder: Path, name: str) -> ReportedRun:
 
 def _read_events(file: Path) -> Iterator[Event]:
     """Whole lines: a process may be writing the last one."""
-    *lines, _ = file.read_bytes().split(b"\n")
+    try:
+        *lines, _ = file.read_bytes().split(b"\n")
+    except OSError as error:
+        text = f"cannot be read ({error.strerror}); name a folder that nmt train wrote"
+        raise UserError(text, file=file) from None
     for number, line in enumerate(lines, start=1):
         try:
             event = json.loads(line)
@@ -272,7 +275,7 @@ def cost(run: ReportedRun, parameters: dict[str, int]) -> dict[str, Any]:
         "processes": manifest.get("processes", 1),
         "precision": training.precision,
         "seed": training.seed,
-        "validation": manifest.get("scores", {}),
+        "validation": {name: _number(score) for name, score in manifest.get("scores", {}).items()},
         "model": run.model_hash,
         "training_data": manifest.get("training_data", []),
         "environment": {

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from nmt.errors import UserError
 from nmt.files import lock, write_file
@@ -63,11 +64,24 @@ def read_rows(path: Path) -> list[Row]:
     """
     _check_name(path)
     try:
-        return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(rows, list):
+            raise TypeError
+        return [_checked(Row(**row)) for row in rows]
     except FileNotFoundError:
         return []
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UserError("is not a results table; move it away", file=path) from None
+
+
+def _checked(row: Row) -> Row:
+    """TypeError where a value is of another type than a row has; a whole number is a number too."""
+    for name, kind in get_type_hints(Row).items():
+        value, kinds = getattr(row, name), get_args(kind) or (kind,)
+        is_number = isinstance(value, int) and not isinstance(value, bool) and float in kinds
+        if type(value) not in kinds and not is_number:
+            raise TypeError(name)
+    return row
 
 
 def add_rows(path: Path, rows: list[Row]) -> None:
@@ -87,8 +101,9 @@ def add_rows(path: Path, rows: list[Row]) -> None:
                 # In its place, as with a row of the same key.
                 merged = {_key(row) if key == of_earlier_version else key: old for key, old in merged.items()}
             merged[_key(row)] = row
+        table = as_markdown(list(merged.values()))
         write_file(path, json.dumps([asdict(row) for row in merged.values()], indent=2) + "\n")
-        write_file(path.with_suffix(".md"), as_markdown(list(merged.values())))
+        write_file(path.with_suffix(".md"), table)
 
 
 def _check_name(path: Path) -> None:

@@ -13,6 +13,7 @@ from nmt.config import Config
 from nmt.config_file import load_config
 from nmt.data.registry import load_corpus
 from nmt.models import build_model, parameter_counts
+from recipes import make, workshop
 
 RECIPES = ("iwslt14-de-en", "iwslt15-en-vi", "wmt14-en-de", "wmt14-en-fr")
 FILES = [path for recipe in RECIPES for path in sorted((ROOT / "recipes" / recipe).glob("*.toml"))]
@@ -108,3 +109,46 @@ def test_tables_say_what_was_not_run(recipe: str) -> None:
     rows = [line.split(" | ") for line in readme.splitlines() if "| not run | not run |" in line]
     systems = {path.stem for path in FILES if path.parent.name == recipe}
     assert {row[0].removeprefix("| ") for row in rows} == systems
+
+
+# --- what make says before it does anything ----------------------------------------------------------------
+
+
+def test_other_settings_than_a_training_was_made_with_are_refused(tmp_path: Path) -> None:
+    folder = workshop(tmp_path / "work")
+    stamps = {
+        "quickstart": ("runs/quickstart/.trained-bahdanau", 'SET="training.max_steps=4 training.seed=2"'),
+        "iwslt14-de-en": ("runs/iwslt14-de-en/.trained-transformer", 'SET="a=1"'),
+        "attention-history-multi30k": ("runs/attention-history/multi30k/.trained-bahdanau", 'STEPS=9 SET=""'),
+        "multi30k": ("runs/multi30k/raw/en-de/.trained-baseline-1", 'STEPS=4 SET=""'),
+        "hansard": ("runs/hansard/.trained-en-fr", 'HANSARD_STEPS=4 SET=""'),
+    }
+    for target, (name, text) in stamps.items():
+        stamp = folder / name
+        stamp.parent.mkdir(parents=True)
+        stamp.write_text(f"{text}\n")
+        done = make(folder, target)
+        assert done.returncode == 2
+        shown = str(Path(name)).replace(".trained-", "")
+        assert f"{shown} was trained with {text}, not " in done.stderr
+        assert f"remove {Path(name).parent}/ to begin anew" in done.stderr
+        assert done.stdout == ""
+    # The same again is no hindrance, nor is another system.
+    same = make(folder, "quickstart", SET="training.max_steps=4 training.seed=2", READY="none")
+    assert "was trained with" not in same.stderr
+    other = make(folder, "attention-history-multi30k", SYSTEMS="transformer", MIRROR="/nowhere")
+    assert "was trained with" not in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "variables", "said"),
+    [
+        ("wmt14-en-de", {"SYSTEMS": ""}, 'SYSTEMS="" is not known; choose from: luong2015 transformer-base'),
+        ("iwslt14-de-en", {"SYSTEMS": "nope"}, 'SYSTEMS="nope" is not known; choose from: transformer'),
+        ("multi30k", {"SEEDS": "1 x"}, 'SEEDS="1 x" is not one number or more'),
+    ],
+)
+def test_what_recipes_do_not_know(tmp_path: Path, target: str, variables: dict[str, str], said: str) -> None:
+    done = make(workshop(tmp_path / "work"), target, **variables)
+    assert done.returncode == 2
+    assert said in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     adding = f"""
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from nmt.results import Row, add_rows
 for number in range(25):
@@ -153,3 +155,32 @@ def test_what_was_chosen_for_a_model_is_of_that_model() -> None:
     assert without_model(f"x{two}|models:2") == "x|models:2"
     table = as_markdown([Row("s", "t", "BLEU", 1.0, None, None, f"x{two}|models:2")])
     assert "| 0123456789ab+fedcba987654 |" in table
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{}", "3", "[3]", "[[]]", "[" * 100_000),
+        *(
+            json.dumps([asdict(Row("a", "t", "BLEU", 1.0, None, None, "x")) | wrong])
+            for wrong in (
+                *({"score": "x"}, {"score": None}, {"score": True}, {"signature": 7}, {"system": None}),
+                *({"parameters": "many"}, {"parameters": 1.5}, {"train_seconds": "x"}, {"lines": "x"}),
+                {"unknown": 1},
+            )
+        ),
+    ],
+)
+def test_what_is_no_table_is_left_alone(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"results\.json: is not a results table; move it away"):
+        add_rows(file, [Row("a", "t", "BLEU", 1.0, None, None, "x")])
+    assert file.read_text() == text
+    assert not (tmp_path / "results.md").exists()
+
+
+def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps([asdict(Row("a", "t", "BLEU", 1, None, None, "x", train_seconds=60))]))
+    assert read_rows(file)[0].score == 1

@@ -12,6 +12,9 @@ HISTORY_SYSTEMS := no-attention bahdanau \
 SYSTEMS ?= $(HISTORY_SYSTEMS)
 ifneq ($(filter attention-history attention-history-multi30k,$(MAKECMDGOALS)),)
   $(call known,SYSTEMS,$(SYSTEMS),$(HISTORY_SYSTEMS))
+  $(if $(filter attention-history,$(MAKECMDGOALS)),$(call same,,$(SYSTEMS:%=$(HISTORY)/offline/.trained-%)))
+  $(if $(filter attention-history-multi30k,$(MAKECMDGOALS)),\
+    $(call same,STEPS=$(STEPS),$(SYSTEMS:%=$(HISTORY)/multi30k/.trained-%)))
 endif
 
 # The [model] of each system. One gated layer a side, both directions in the encoder; Bahdanau's has its own.
@@ -63,11 +66,11 @@ $(HISTORY)/multi30k/.corpus: corpora/multi30k/.complete
 
 $(HISTORY)/offline/.trained-%: recipes/attention-history/offline.toml $(HISTORY)/offline/.corpus
 	$(NMT) train $< --run $(HISTORY)/offline/$* $(addprefix --set model.,$(call history-model,offline,$*)) $(SETTINGS)
-	@touch $@
+	$(stamp)
 $(HISTORY)/multi30k/.trained-%: recipes/attention-history/multi30k.toml $(HISTORY)/multi30k/.corpus
 	$(NMT) train $< --run $(HISTORY)/multi30k/$* --set training.max_steps=$(STEPS) \
 	  $(addprefix --set model.,$(call history-model,multi30k,$*)) $(SETTINGS)
-	@touch $@
+	$(call stamp,STEPS=$(STEPS))
 
 # A model without attention aligns nothing; of the Transformer the best layer counts.
 history-gold = $(if $(filter no-attention,$(1)),,--gold-alignment $(2) --words punctuation \

@@ -24,6 +24,10 @@ hansard-evaluate = $(NMT) evaluate $(HANSARD_RUN)/$(1)$(2)-averaged --name $(1)$
   --reference $(call hansard-file,$(HANSARD)/test,$(call hansard-target,$(2))) \
   --output $(HANSARD_RUN)/test.$(1)$(2) --results $(HANSARD_RUN)/results.json
 
+ifneq ($(filter hansard hansard-guided,$(MAKECMDGOALS)),)
+  $(call same,HANSARD_STEPS=$(HANSARD_STEPS),$(HANSARD_RUN)/.trained-*)
+endif
+
 .PHONY: hansard hansard-guided
 hansard: $(HANSARD_RUN)/.aligned  ## Hansard en-fr (HANSARD=DIR ALIGNMENTS=DIR): doctor, BLEU, AER; two hours
 	@cat $(HANSARD_RUN)/check.md $(HANSARD_RUN)/results.md
@@ -47,7 +51,7 @@ $(HANSARD_RUN)/.trained-%: recipes/hansard/transformer.toml $(HANSARD_RUN)/.chec
 	$(call hansard-train,,$*) $(SETTINGS)
 	rm -rf $(HANSARD_RUN)/$*-averaged
 	$(NMT) average $(HANSARD_RUN)/$* --last 5 --output $(HANSARD_RUN)/$*-averaged
-	@touch $@
+	$(call stamp,HANSARD_STEPS=$(HANSARD_STEPS))
 
 $(HANSARD_RUN)/.evaluated-%: $(HANSARD_RUN)/.trained-%
 	$(call hansard-evaluate,,$*)
@@ -71,7 +75,7 @@ $(HANSARD_RUN)/.trained-guided-%: recipes/hansard/transformer.toml $(HANSARD_RUN
 	  --set data.alignment_words=punctuation --set training.guided_alignment=0.05 $(SETTINGS)
 	rm -rf $(HANSARD_RUN)/guided-$*-averaged
 	$(NMT) average $(HANSARD_RUN)/guided-$* --last 5 --output $(HANSARD_RUN)/guided-$*-averaged
-	@touch $@
+	$(call stamp,HANSARD_STEPS=$(HANSARD_STEPS))
 
 $(HANSARD_RUN)/.evaluated-guided-%: $(HANSARD_RUN)/.trained-guided-%
 	$(call hansard-evaluate,guided-,$*)

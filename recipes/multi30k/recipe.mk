@@ -15,6 +15,7 @@ MULTI30K_ROWS := $(call choice,ROWS,baseline sampling r-drop averaging back-tran
 MULTI30K_CONFIG := $(call choice,CONFIG,transformer)
 MULTI30K_AVERAGE := $(call choice,AVERAGE,$(if $(filter paper,$(MULTI30K_CONFIG)),10,5))
 MULTI30K_BACK := $(call choice,BACK,beam)
+MULTI30K_MADE_WITH := $(if $(call given,STEPS),STEPS=$(STEPS))
 
 # Names of nmt's registry; files of the same form may stand in their place.
 MULTI30K_CORPUS ?= multi30k
@@ -35,6 +36,7 @@ ifneq ($(filter multi30k,$(MAKECMDGOALS)),)
   $(call multi30k-known,ROWS,$(MULTI30K_ROWS),$(MULTI30K_KNOWN_ROWS))
   $(call multi30k-known,CONFIG,$(MULTI30K_CONFIG),transformer paper)
   $(call multi30k-known,BACK,$(MULTI30K_BACK),beam sampling)
+  $(call numbers,SEEDS,$(MULTI30K_SEEDS))
 endif
 
 # Of "en-de" the first and the second language, and "de-en". Of a pair its folder.
@@ -107,6 +109,11 @@ MULTI30K_HERE := $(call multi30k-folder,$(MULTI30K_PAIR))
 MULTI30K_NAMES := $(foreach r,$(MULTI30K_TAKEN),\
   $(if $(filter ensemble,$(r)),$(MULTI30K_ENSEMBLE),$(foreach s,$(MULTI30K_SEEDS),$(call multi30k-id,$(r))-$(s))))
 
+ifneq ($(filter multi30k,$(MAKECMDGOALS)),)
+  $(call same,$(MULTI30K_MADE_WITH),$(sort $(foreach r,$(filter-out ensemble,$(MULTI30K_TAKEN)),$(foreach s,$(MULTI30K_SEEDS),\
+    $(MULTI30K_HERE)/.trained-$(call multi30k-id,$(call multi30k-training,$(r)))-$(s)))))
+endif
+
 .PHONY: multi30k
 multi30k: $(addprefix $(MULTI30K_HERE)/.evaluated-,$(MULTI30K_NAMES))  ## Multi30k (PAIR=, PROTOCOL=, ROWS=, SEEDS=, MIRROR=): see its README
 	@$(if $(MULTI30K_NAMES),,echo 'no row is left' >&2; exit 2)
@@ -137,7 +144,7 @@ $(call multi30k-folder,$(1))/.trained-$(call multi30k-id,$(2))-$(3): $(MULTI30K_
     $(call multi30k-fetched,$(1)) $(if $(findstring back,$(2)),$(call multi30k-folder,$(1))/back$(MULTI30K_SAMPLED)/.translated) | $(READY)
 	$(NMT) train $$< --run $(call multi30k-folder,$(1))/$(call multi30k-id,$(2))-$(3) $(call multi30k-options,$(1),$(2)) \
 	  --set training.seed=$(3) $(SETTINGS)
-	@touch $$@
+	$$(call stamp,$(MULTI30K_MADE_WITH))
 endef
 
 # The pair's monolingual text, each sentence once, then its translation by the reverse pair's baseline of the first seed.

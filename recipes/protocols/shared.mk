@@ -12,6 +12,11 @@ public-launch = $(call choice,LAUNCH,)
 # Systems in $(1)-tokenised read tokens, which runs/$(1)/.text makes (text/test.*); the others plain text.
 # Variables: $(1)-systems, $(1)-average-SYSTEM; for tokens $(1)-tokenised, $(1)-plain (options: the reference as text).
 define public-recipe
+ifneq ($$(filter $(1),$$(MAKECMDGOALS)),)
+  $$(call known,SYSTEMS,$$(call choice,SYSTEMS,$$($(1)-systems)),$$(basename $$(notdir $$(wildcard recipes/$(1)/*.toml))))
+  $$(call same,,$$(patsubst %,runs/$(1)/.trained-%,$$(call choice,SYSTEMS,$$($(1)-systems))))
+endif
+
 corpora/$(1)/.complete: | $$(READY)
 	$$(NMT) data get $$(call public-corpus,$(1)) --output corpora/$(1) \
 	  $$(if $$(call given,MIRROR),--mirror '$$(MIRROR)')
@@ -19,7 +24,7 @@ corpora/$(1)/.complete: | $$(READY)
 
 runs/$(1)/.trained-%: recipes/$(1)/%.toml corpora/$(1)/.complete | $$(READY)
 	$$(call public-launch) $$(NMT) train $$< --run runs/$(1)/$$* $$(SETTINGS)
-	@touch $$@
+	$$(stamp)
 
 $$(addprefix runs/$(1)/.trained-,$$($(1)-tokenised)): runs/$(1)/.text
 

@@ -2,6 +2,10 @@
 # Stamps (.corpus, .trained-NAME) are made when a step is done, so that an interrupted one is gone on with.
 QUICKSTART := runs/quickstart
 
+ifneq ($(filter quickstart,$(MAKECMDGOALS)),)
+  $(call same,,$(QUICKSTART)/.trained-*)
+endif
+
 .PHONY: quickstart
 quickstart: $(QUICKSTART)/.done  ## Corpus, tokenizer, two models, translations, a table: a few minutes
 	@cat $(QUICKSTART)/results.md
@@ -13,7 +17,7 @@ $(QUICKSTART)/.corpus: | $(READY)
 
 $(QUICKSTART)/.trained-%: recipes/quickstart/%.toml $(QUICKSTART)/.corpus | $(READY)
 	$(NMT) train $< --run $(QUICKSTART)/$* $(SETTINGS)
-	@touch $@
+	$(stamp)
 
 $(QUICKSTART)/.done: $(QUICKSTART)/.trained-transformer $(QUICKSTART)/.trained-bahdanau
 	rm -f $(QUICKSTART)/results.json

@@ -12,6 +12,7 @@ import pytest
 from support import TINY, Nmt
 
 from nmt.alignment import in_order, pharaoh
+from nmt.checkpoint import load_model, model_hash
 from nmt.results import without_model
 from nmt.symmetrize import METHODS
 from nmt.translator import Translator
@@ -78,12 +79,18 @@ def test_error_rate(tiny_run: Path, tmp_path: Path) -> None:
     assert found["precision"] == round(len(ours & right) / len(ours), 4)
     assert found["recall"] == round(len(ours & right) / len(right), 4)
     numbers = f"{found['aer']:.4f} (precision {found['precision']:.4f}, recall {found['recall']:.4f}"
-    assert done.stderr == f"AER {numbers}, 40 lines; mean of layers, mean of heads)\n"
+    (model,) = found["models"]
+    assert done.stderr == (
+        f"AER {numbers}, 40 lines of test.align; mean of layers, mean of heads; model {model})\n"
+    )
+    manifest = load_model(tiny_run / RUN).manifest
+    assert model_hash(manifest).startswith(model)
+    assert found["gold"] == "test.align"
     # The gold against itself, counted from 1.
     from_one = re.sub(r"\d+", lambda number: str(int(number[0]) + 1), "\n".join([*gold, ""]))
     (tmp_path / "one").write_text(from_one)
     again = nmt("align", RUN, *TEST, "--words", "punctuation", "--gold", tmp_path / "one", "--gold-base", "1")
-    assert again.stderr == done.stderr
+    assert again.stderr == done.stderr.replace("test.align", "one")
     nothing = json.loads(nmt("align", RUN, *TEST, "--json").stdout)
     assert (nothing["aer"], nothing["precision"], nothing["recall"]) == (None, None, None)
 
@@ -173,10 +180,11 @@ def test_error_rates_of_two_directions(both_ways: Nmt, tmp_path: Path) -> None:
         done = both_ways("align", "--forward", tmp_path / "links", "--gold", "corpus/test.align")
         assert done.stderr.startswith(f"AER {alone['aer']:.4f} (precision {alone['precision']:.4f}")
     lines = both_ways(*given).stderr.split("\n")[:-1]
-    assert [line.partition("lines; ")[2].rstrip(")") for line in lines] == [
-        "forward: mean of layers, mean of heads",
-        "reverse: mean of layers, mean of heads",
-        *("intersection", "union", "grow-diag", "grow-diag-final", "grow-diag-final-and"),
+    first, second = found["models"]
+    assert [line.partition(" of test.align; ")[2].rstrip(")") for line in lines] == [
+        f"forward: mean of layers, mean of heads; model {first}",
+        f"reverse: mean of layers, mean of heads; model {second}",
+        *(f"{method}; model {first}+{second}" for method in METHODS),
     ]
     # Each direction has its own best view, or one that is named.
     best = json.loads(both_ways(*given, "--best", "--json").stdout)
@@ -198,6 +206,11 @@ def test_what_is_too_long_for_one_direction_is_left_unaligned(both_ways: Nmt, tm
     done = both_ways("align", RUN, tmp_path / "s", tmp_path / "t", "--reverse", "back")
     assert [bool(line) for line in done.lines] == [True, False]
     assert done.stderr.count("the pair is too long") == 1
+
+
+def test_a_reverse_that_does_not_lead_back(tiny_run: Path) -> None:
+    done = Nmt(tiny_run)("align", RUN, *TEST, "--reverse", RUN, "--layer", "1")
+    assert f"warning: {RUN} translates en to de, which is not back from en to de" in done.stderr
 
 
 @pytest.mark.parametrize(

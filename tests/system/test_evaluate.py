@@ -327,6 +327,12 @@ def test_scores_are_those_of_the_library(scored: Nmt) -> None:
             "is a folder; name a file with --sentences",
         ),
         ("--system a=a.de --reference reference.de --shift", "--gold-alignment measures"),
+        ("--system a=a.de --reference reference.de --name b", "--name is what to call MODEL"),
+        ("--system a\x01=a.de --reference reference.de", "--system 'a\\x01' holds a character"),
+        (
+            "--system a=a.de --reference reference.de --test-set x\x7f",
+            "--test-set 'x\\x7f' holds a character",
+        ),
         ("--system a=a.de --reference reference.de --comet x", "--comet looks at the source"),
         ("no-run --source source.en --reference reference.de", "no-run: no such model"),
         (

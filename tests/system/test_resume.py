@@ -170,6 +170,21 @@ def test_files_of_another_name_with_the_same_text(nmt: Nmt, tmp_path: Path) -> N
     assert "its files changed (copy/train.en, copy/train.de)" in text
 
 
+def test_the_same_from_nothing_gives_the_same_numbers(nmt: Nmt, tmp_path: Path) -> None:
+    """Of all that is written in a results table the time alone is another."""
+    prepare_folder(tmp_path)
+    tables = []
+    for name in ("one", "two"):
+        nmt("train", "tiny.toml", "--run", f"{name}/tiny")
+        test = ["--source", "corpus/test.en", "--reference", "corpus/test.de"]
+        nmt("evaluate", f"{name}/tiny", *test, "--results", f"{name}/results.json")
+        rows = json.loads((tmp_path / name / "results.json").read_text())
+        assert all(row.pop("train_seconds") > 0 for row in rows)
+        tables.append(rows)
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 5
+
+
 def test_two_processes_do_not_train_in_one_folder(nmt: Nmt, tmp_path: Path) -> None:
     prepare_folder(tmp_path)
     arguments = ["train", "tiny.toml", "--set", "training.max_steps=100000"]
