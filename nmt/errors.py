@@ -40,6 +40,10 @@ class SentenceError(UserError):
         self.place = place
 
 
+class DamagedModel(UserError):
+    """Its scores are not numbers."""
+
+
 @contextmanager
 def writing_to(file: str | Path) -> Iterator[None]:
     """What the system says of a file that cannot be written is a UserError, but that its reader has left."""

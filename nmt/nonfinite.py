@@ -58,9 +58,9 @@ class NonFinite:
             before = f", as in the {self.most - 1} before" if self.most > 1 else ""
             raise self._error(f"loss or gradient is not finite in step {progress.step:,}{before}", written)
 
-    def after_validation(self, step: str) -> UserError:
-        """The error where a model has no finite loss: no step can mend it."""
-        return self._error(f"the loss of the validation after step {step} is not finite")
+    def after_validation(self, step: str, what: str) -> UserError:
+        """The error where no step can mend the model."""
+        return self._error(f"validation after step {step}: {what}")
 
     def _error(self, what: str, written: str = "") -> UserError:
         whereabouts = self.ranks.from_first(self.keeper.whereabouts)

@@ -24,6 +24,7 @@ from nmt.config import Config
 from nmt.continuation import check_files, finished_outcome, read_newest
 from nmt.data.batches import Batch, seeded
 from nmt.data.prepare import prepare, read_held_out
+from nmt.errors import DamagedModel
 from nmt.fine_tuning import freeze, tokenizers_from, tokenizers_of, weights_to_begin_with
 from nmt.fingerprints import Row, corpora_of, files_of, prepared_of
 from nmt.gradient import Gradient, target_tokens
@@ -295,11 +296,16 @@ class Trainer:
         began = time.perf_counter()
         self.parameters.require_same()
         with self._averaged(), self.parameters.whole_model() as model, self.gradient.judging(model):
-            scores = self.validation.scores(
-                model, self.gradient.loss_alone, self.ranks, lambda: agreed or interrupt.signal
-            )
+            try:
+                scores = self.validation.scores(
+                    model, self.gradient.loss_alone, self.ranks, lambda: agreed or interrupt.signal
+                )
+            except DamagedModel:
+                raise self.nonfinite.after_validation(
+                    f"{progress.step:,}", "its model gives no scores"
+                ) from None
         if not math.isfinite(scores["loss"]):
-            raise self.nonfinite.after_validation(f"{progress.step:,}")
+            raise self.nonfinite.after_validation(f"{progress.step:,}", "its loss is not finite")
         better = progress.note_scores(scores, settings.metric)
         self.keeper.log(
             progress,

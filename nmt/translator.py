@@ -25,7 +25,7 @@ from nmt.decoding import Decoder, Decoding
 from nmt.elsewhere import Elsewhere, SearchEngine
 from nmt.ensemble import Reader, tagging
 from nmt.ensemble import readers as readers_of
-from nmt.errors import SentenceError, UserError
+from nmt.errors import DamagedModel, SentenceError, UserError
 from nmt.long_sentences import split_long
 from nmt.models.fast import check_precision, for_search
 from nmt.parallel import one_ahead
@@ -403,7 +403,7 @@ class Translator:
                 "lower the minimum length, or search.no_repeat_ngram",
                 task.place,
             )
-        return UserError("the model gives no finite scores: its weights are damaged; train it again")
+        return DamagedModel("the model gives no finite scores: its weights are damaged; train it again")
 
     def _write(self, parts: Sequence[Part], found: Sequence[Sequence[Hypothesis]]) -> list[list[str]]:
         return [[self.target_tokenizer.decode(hypothesis.tokens) for hypothesis in part] for part in found]

@@ -340,3 +340,17 @@ def test_the_template_is_valid() -> None:
     from nmt.config_file import parse_config
 
     assert parse_config(TINY).training.max_steps == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        # Three updates are not finite, and skipped, before the first validation.
+        (["learning_rate=1e20"], "validation after step 4: its loss is not finite"),
+        (["learning_rate=1e5", "warmup_steps=0"], ": its "),  # loss or scores, as machines round
+    ],
+)
+def test_a_validation_that_tells_of_a_model_past_mending(project: Nmt, changes: list[str], said: str) -> None:
+    text = project.error("train", "tiny.toml", *(f"--set=training.{change}" for change in changes))
+    assert said in text
+    assert "lower training.learning_rate" in text
