@@ -26,16 +26,25 @@ def workshop(folder: Path) -> Path:
 
 
 def make(
-    folder: Path, target: str, *, timeout: float = 600, **variables: str
+    folder: Path, target: str, *, dry: bool = False, timeout: float = 600, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """`make TARGET NAME=VALUE...` in a folder of `workshop`, with the running interpreter's environment.
+
+    Args:
+        dry: show what would be done.
 
     Raises:
         subprocess.TimeoutExpired: it took longer than `timeout` seconds.
     """
     given = {"VENV": sys.prefix, "READY": "ready", **variables}
     return subprocess.run(
-        ["make", "--no-print-directory", target, *(f"{name}={value}" for name, value in given.items())],
+        [
+            "make",
+            "--no-print-directory",
+            *(["--dry-run"] if dry else []),
+            target,
+            *(f"{name}={value}" for name, value in given.items()),
+        ],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -134,10 +134,10 @@ def test_other_settings_than_a_training_was_made_with_are_refused(tmp_path: Path
         assert f"remove {Path(name).parent}/ to begin anew" in done.stderr
         assert done.stdout == ""
     # The same again is no hindrance, nor is another system.
-    same = make(folder, "quickstart", SET="training.max_steps=4 training.seed=2", READY="none")
-    assert "was trained with" not in same.stderr
-    other = make(folder, "attention-history-multi30k", SYSTEMS="transformer", MIRROR="/nowhere")
-    assert "was trained with" not in other.stderr
+    same = make(folder, "quickstart", dry=True, SET="training.max_steps=4 training.seed=2")
+    assert (same.returncode, same.stderr) == (0, "")
+    other = make(folder, "attention-history-multi30k", dry=True, SYSTEMS="transformer")
+    assert (other.returncode, other.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

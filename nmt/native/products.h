@@ -14,6 +14,11 @@
 
 #define WIDE __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #define WIDE_INLINE static inline __attribute__((always_inline)) WIDE
+#if defined(__clang__)
+#define NOT_COPIED
+#else
+#define NOT_COPIED __attribute__((noclone)) /* for constants it is called with: nothing gained, long to compile */
+#endif
 #define PANEL 32 /* outputs: nmt/products.py lays matrices out */
 #define TILE 12  /* rows */
 #define ROWS _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++)
@@ -148,7 +153,7 @@ WIDE_INLINE float row_as_bytes(const float *x, int64_t width, int64_t padded, ui
 
 /* y (count, outputs) = x (count, width) times the matrix; for int8 `room` has rows as bytes and their
  * scales: count * (inputs + 4) bytes, and 64. */
-static WIDE __attribute__((noinline, unused)) void multiply(const nmt_matrix *w, const float *x, int64_t count,
+static WIDE NOT_COPIED __attribute__((noinline, unused)) void multiply(const nmt_matrix *w, const float *x, int64_t count,
                                                             int64_t x_step, float *y, int64_t y_step, int todo,
                                                             uint8_t *room) {
     float *x_scales = (float *)room;

@@ -241,7 +241,7 @@ def test_importance(tiny_run: Path, tmp_path: Path) -> None:
     assert float(row[-1]) == pytest.approx(rise, abs=0.00051)
 
 
-@pytest.mark.parametrize("suffix", ["png", "html"])
+@pytest.mark.parametrize("suffix", [pytest.param("png", marks=pytest.mark.slow), "html"])
 def test_heads_are_drawn(tiny_run: Path, tmp_path: Path, suffix: str) -> None:
     nmt = Nmt(tiny_run)
     for name in "ab":

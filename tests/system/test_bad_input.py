@@ -301,16 +301,22 @@ def test_average_options(tiny_run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "m/manifest.json").exists()
 
 
-def test_what_takes_no_more(tiny_run: Path) -> None:
-    nmt = Nmt(tiny_run)
-    for arguments in (["translate", "runs/tiny"], ["translate", "runs/tiny", "--output", "/dev/full"]):
-        with Path("/dev/full").open("wb") as full:
-            run = nmt.start(*arguments, stdin=subprocess.PIPE, stdout=full, stderr=subprocess.PIPE)
-            with run as process:
-                _, said = process.communicate(b"A dog.\n")
-        assert b"cannot be written (No space left on device); make room" in said
-        assert said.count(b"\n") == 1
-        assert process.returncode == 2
+def test_a_file_that_takes_no_more(tiny_run: Path) -> None:
+    said = Nmt(tiny_run).error("translate", RUN, "--output", "/dev/full", stdin=b"A dog.\n")
+    assert said.startswith("nmt: /dev/full: cannot be written (No space left on device); make room")
+
+
+@pytest.mark.slow
+def test_a_standard_output_that_takes_no_more(tiny_run: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        run = Nmt(tiny_run).start(
+            "translate", RUN, stdin=subprocess.PIPE, stdout=full, stderr=subprocess.PIPE
+        )
+        with run as process:
+            _, said = process.communicate(b"A dog.\n")
+    assert said.startswith(b"nmt: standard output: cannot be written (No space left on device); make room")
+    assert said.count(b"\n") == 1
+    assert process.returncode == 2
 
 
 def test_standard_output_by_name(tiny_run: Path, tmp_path: Path) -> None:
