@@ -27,7 +27,7 @@ MODELS = {
 
 
 @pytest.mark.skipif(not products.available(), reason="needs AVX-512 and the compiled products")
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("int8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_sentence_alone_and_in_any_company(name: str, precision: str) -> None:
     generator = torch.Generator().manual_seed(3)

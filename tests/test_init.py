@@ -72,7 +72,7 @@ def assert_apart(*parts: Pairs) -> None:
 # The whole way
 
 
-@pytest.mark.parametrize("count", [250, 5000])
+@pytest.mark.parametrize("count", [pytest.param(250, marks=pytest.mark.slow), 5000])
 def test_what_is_written_can_be_trained_on(
     count: int, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,7 +94,7 @@ def same(some: list[list[Hypothesis]], others: list[list[Hypothesis]]) -> None:
 )
 @pytest.mark.parametrize(
     ("room", "beam_size", "most"),
-    [(14, 4, 40), (5, 3, 70), (3, 1, 25)],
+    [pytest.param(14, 4, 40, marks=pytest.mark.slow), (5, 3, 70), (3, 1, 25)],
     ids=["together", "joining", "greedy"],
 )
 def test_transformers(name: str, room: int, beam_size: int, most: int) -> None:
