@@ -89,7 +89,7 @@ def in_search(patch: pytest.MonkeyPatch, at: int, stop: Callable[[], None]) -> l
     return calls
 
 
-@pytest.fixture(params=[in_losses, in_search])
+@pytest.fixture(params=[pytest.param(in_losses, marks=pytest.mark.slow), in_search])
 def place(request: pytest.FixtureRequest) -> Any:
     return request.param
 

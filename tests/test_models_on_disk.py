@@ -400,6 +400,7 @@ def test_a_precision_for_another_device_is_for_search_alone(nmt: Nmt) -> None:
         nmt(*command, "--device", "cpu", "--precision", "float32")
 
 
+@pytest.mark.slow
 def test_a_standard_input_that_is_closed(tiny_run: Path) -> None:
     command = [sys.executable, "-P", "-c", "from nmt.cli.main import main; main()", "translate", RUN]
     done = subprocess.run(

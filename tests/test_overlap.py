@@ -197,6 +197,7 @@ def test_training_says_it(nmt: Nmt) -> None:
     )
 
 
+@pytest.mark.slow
 def test_public_corpora_have_none_to_speak_of(multi30k: Path, tmp_path: Path) -> None:
     for name, place in (("train", "train"), ("val", "validation"), ("test_2017_flickr", "test")):
         for language in ("en", "de"):

@@ -43,7 +43,9 @@ def compare(
     return p_values
 
 
-@pytest.mark.parametrize(("test", "seed"), [("bootstrap", None), ("randomization", 7)])
+@pytest.mark.parametrize(
+    ("test", "seed"), [("bootstrap", None), pytest.param("randomization", 7, marks=pytest.mark.slow)]
+)
 def test_paired_tests_are_those_of_the_sacrebleu_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test: str, seed: int | None
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_sentence_that_is_too_long_is_left_out(tiny_run: Path, tmp_path: Path)
     assert "every sentence is too long" in message
 
 
+@pytest.mark.slow
 def test_a_picture(tiny_run: Path, tmp_path: Path) -> None:
     nmt = Nmt(tiny_run)
     done = nmt("attention", RUN, *TEXT, "--line", "3", "--output", tmp_path / "a.png")
