@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from nmt.checkpoint import CONFIG
 from nmt.config_file import load_config
 from nmt.errors import UserError
-from nmt.run import METRICS, Checkpoint, find_checkpoints, rank, sign
+from nmt.run import METRICS, Checkpoint, find_checkpoints, merit, rank
 
 
 def last_checkpoints(run: Path, count: int) -> list[Checkpoint]:
@@ -36,7 +34,7 @@ def best_checkpoints(run: Path, count: int) -> list[Checkpoint]:
         raise UserError("has no checkpoint with validation scores; train it first", file=run)
     metric = load_config(found[-1].folder / CONFIG).training.metric
     here = {checkpoint.step: checkpoint for checkpoint in rank(found, metric)}
-    scores = _scores(run / METRICS, metric) | {step: _score(c.scores, metric) for step, c in here.items()}
+    scores = _scores(run / METRICS, metric) | {step: merit(c.scores, metric) for step, c in here.items()}
     order = sorted(scores, key=lambda step: (*scores[step], step))[:count]
     present = next((index for index, step in enumerate(order) if step not in here), len(order))
     if present < count:
@@ -56,11 +54,6 @@ def _scheduled(run: Path) -> list[Checkpoint]:
     return [checkpoint for checkpoint in found if checkpoint.scheduled]
 
 
-def _score(row: Mapping[str, Any], metric: str) -> tuple[float, float]:
-    """The less the better, as `nmt.run.rank` has it: among equals by the loss."""
-    return -sign(metric) * float(row[metric]), float(row.get("loss", 0.0))
-
-
 def _scores(file: Path, metric: str) -> dict[int, tuple[float, float]]:
     """Of every validation, by step. Lines that are none are passed over."""
     try:
@@ -72,7 +65,7 @@ def _scores(file: Path, metric: str) -> dict[int, tuple[float, float]]:
         try:
             row = json.loads(line)
             if row["event"] == "validation":
-                scores[int(row["step"])] = _score(row, metric)
+                scores[int(row["step"])] = merit(row, metric)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return scores

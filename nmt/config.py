@@ -135,17 +135,14 @@ class SearchConfig(Section):
     no_repeat_ngram: int = Field(0, ge=0)  # so many tokens come but once in a row; 0 is off
     beam_groups: int = Field(1, ge=1)  # diverse beam search (Vijayakumar et al. 2018): divides beam_size
     diversity: float = Field(0.5, ge=0, le=1e6)  # what a token costs in a group that another has just taken
-    min_length_factor: float = Field(
-        0.0, ge=0, le=1000
-    )  # shortest translation: factor x source tokens + offset
+    # Shortest translation: factor x source tokens + offset.
+    min_length_factor: float = Field(0.0, ge=0, le=1000)
     min_length_offset: int = Field(0, ge=0, le=1_000_000)  # tokens; see min_length_factor
-    max_length_factor: float = Field(
-        1.5, ge=0, le=1000
-    )  # longest translation: factor x source tokens + offset
+    # Longest translation: factor x source tokens + offset, and no less than the shortest.
+    max_length_factor: float = Field(1.5, ge=0, le=1000)
     max_length_offset: int = Field(20, ge=1, le=1_000_000)  # tokens; see max_length_factor
-    max_source_tokens: int = Field(
-        512, ge=8, le=1_000_000
-    )  # longer lines are split, translated in parts, rejoined
+    # Longer lines are split, translated in parts, rejoined.
+    max_source_tokens: int = Field(512, ge=8, le=1_000_000)
     # Source tokens a batch, padding counted. auto: what fits the caches of the cores, or a GPU's memory.
     batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     # Of matrix products; int8 is for CPUs, float16 for GPUs. Scoring and alignment have float32.

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -295,7 +296,12 @@ def _may_be(model: Path, sha256: str | None) -> bool:
 def rank(checkpoints: list[Checkpoint], metric: str) -> list[Checkpoint]:
     """Best first by a validation metric; among equals by the loss, then the earlier."""
     scored = [c for c in checkpoints if metric in c.scores]
-    return sorted(scored, key=lambda c: (-sign(metric) * c.scores[metric], c.scores.get("loss", 0.0), c.step))
+    return sorted(scored, key=lambda c: (*merit(c.scores, metric), c.step))
+
+
+def merit(scores: Mapping[str, Any], metric: str) -> tuple[float, float]:
+    """What validations are ranked by, the less the better: the metric, among equals the loss."""
+    return -sign(metric) * float(scores[metric]), float(scores.get("loss", 0.0))
 
 
 def sign(metric: str) -> int:

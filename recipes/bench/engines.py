@@ -120,7 +120,7 @@ class CTranslate2:
 
     def translate(self, lines: Sequence[str], batch: int) -> tuple[list[str], int]:
         sources = self.source.encode_all(lines)
-        longest = int(self.search.max_length_factor * (max(map(len, sources)) + 1))
+        longest = self.search.most_tokens(max(map(len, sources)))
         options: dict[str, Any] = {}
         waits = self.spec.patience != 1 and self.spec.beam_size > 1
         if waits:
@@ -133,7 +133,7 @@ class CTranslate2:
             [[self.pieces[i] for i in ids] for ids in sources],
             beam_size=self.spec.beam_size,
             length_penalty=self.search.length_penalty,
-            max_decoding_length=longest + self.search.max_length_offset,
+            max_decoding_length=longest,
             max_input_length=0,
             max_batch_size=batch,
             **options,

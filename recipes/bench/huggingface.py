@@ -130,7 +130,7 @@ def log_probabilities(theirs: Any, source_BS: Tensor, input_BT: Tensor) -> Tenso
 
 def longest_translation(search: SearchConfig, source_tokens: int) -> int:
     """Of so many source tokens, the end of sentence of either not counted, resp. counted."""
-    return int(search.max_length_factor * (source_tokens + 1)) + search.max_length_offset
+    return search.most_tokens(source_tokens)
 
 
 class Generate:
