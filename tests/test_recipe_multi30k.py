@@ -139,14 +139,18 @@ def test_what_is_evaluated() -> None:
     assert expand("$(MULTI30K_NAMES)", SEEDS="2 1", ROWS="baseline ensemble") == [
         "baseline-1",
         "baseline-2",
-        "ensemble-1-2",
+        "ensemble-of-baseline-1-2",
     ]
     assert expand("$(MULTI30K_SKIPPED)") == ["ensemble"]
     assert expand("$(MULTI30K_SKIPPED)", PAIR="en-fr", SEEDS="1 2") == ["back-translation"]
     assert expand("$(MULTI30K_ENSEMBLE_OF)", PAIR="en-fr") == ["averaging"]
     assert expand("$(MULTI30K_ENSEMBLE_OF)") == ["back-translation"]
     sampled = expand("$(MULTI30K_NAMES)", BACK="sampling", SEEDS="1 2", ROWS="back-translation ensemble")
-    assert sampled == ["back-translation-sampled-1", "back-translation-sampled-2", "ensemble-sampled-1-2"]
+    assert sampled == [
+        "back-translation-sampled-1",
+        "back-translation-sampled-2",
+        "ensemble-of-back-translation-sampled-1-2",
+    ]
 
 
 def test_models_that_rows_measure() -> None:

@@ -100,9 +100,10 @@ MULTI30K_WHY_ensemble := it needs two seeds or more, as in SEEDS="1 2 3"
 MULTI30K_SKIPPED := $(filter $(MULTI30K_IMPOSSIBLE),$(MULTI30K_ROWS))
 MULTI30K_TAKEN := $(filter-out $(MULTI30K_IMPOSSIBLE),$(MULTI30K_ROWS))
 
-# The ensemble is of all seeds of the last row before it.
-MULTI30K_ENSEMBLE_OF := $(if $(filter back-translation,$(MULTI30K_IMPOSSIBLE)),averaging,back-translation)
-MULTI30K_ENSEMBLE := ensemble$(if $(filter back-translation,$(MULTI30K_ENSEMBLE_OF)),$(MULTI30K_SAMPLED))$(subst \
+# The ensemble is of all seeds of the last of the other rows; where it is asked for alone, of the last that can be had.
+MULTI30K_ENSEMBLE_OF := $(or $(lastword $(filter-out ensemble,$(MULTI30K_TAKEN))),\
+  $(if $(filter back-translation,$(MULTI30K_IMPOSSIBLE)),averaging,back-translation))
+MULTI30K_ENSEMBLE := ensemble-of-$(call multi30k-id,$(MULTI30K_ENSEMBLE_OF))$(subst \
   $(empty) ,,$(addprefix -,$(MULTI30K_SEEDS)))
 MULTI30K_HERE := $(call multi30k-folder,$(MULTI30K_PAIR))
 # Its results, row by row: folder/scores/NAME.json, of the stamps folder/.evaluated-NAME.
