@@ -13,7 +13,7 @@ from nmt.cli import output as out
 from nmt.cli.outputs import packed
 from nmt.cli.reading import Reading
 from nmt.cli.usage import check_order
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 if TYPE_CHECKING:
     from nmt.checkpoint import LoadedModel
@@ -229,7 +229,7 @@ def _align_files(
         lines = read_links(path, base=base)
         if len(lines) != len(found):
             raise UserError(
-                f"has {len(lines):,} lines and {forward} has {len(found):,}; give links of one text",
+                f"has {counted(len(lines), 'line')} and {forward} has {len(found):,}; give links of one text",
                 file=path,
             )
         return lines

@@ -11,7 +11,7 @@ import typer
 from nmt.cli import output as out
 from nmt.cli.outputs import check_new
 from nmt.cli.usage import check_order
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 if TYPE_CHECKING:
     from nmt.attention_maps import Pair
@@ -73,7 +73,7 @@ def attention(
         else view.picture(loaded, pairs[0], merge_words, output.suffix)
     )
     write_file(output, content)
-    about = f"{len(pairs):,} sentence{'s' if len(pairs) != 1 else ''}, {len(content) / 1e6:.1f} MB"
+    about = f"{counted(len(pairs), 'sentence')}, {len(content) / 1e6:.1f} MB"
     out.note(f"{output}: {about if page else f'line {pairs[0].line}, {view.name}'}")
 
 

@@ -12,6 +12,7 @@ import typer
 
 from nmt.cli import output as out
 from nmt.cli import scores
+from nmt.cli.ensemble import load_ensemble
 from nmt.cli.outputs import Outputs
 from nmt.cli.reading import Reading
 from nmt.cli.score import JSONL
@@ -292,8 +293,8 @@ def _load(model: Path, ensemble: list[Path], device: str, chosen: dict[str, Any]
     from nmt.device import choose_device
     from nmt.model_evaluation import ModelUnderTest
 
-    loaded, *others = (load_model(path, choose_device(device)) for path in (model, *ensemble))
-    tested = ModelUnderTest(loaded, chosen, others)
+    loaded = load_model(model, choose_device(device))
+    tested = ModelUnderTest(loaded, chosen, load_ensemble(ensemble, loaded, device))
     tested.translator.prepare()  # says what does not go together
     return tested
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt.cli.lines import Lines
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 if TYPE_CHECKING:
     from nmt.constraints import Wish
@@ -119,8 +119,8 @@ class Guiding:
             found = sum(1 for _ in read_raw_lines(path))
             if found != total:
                 raise UserError(
-                    f"has {_lines(found)}, and the input has {total:,}; give one for each, blank where "
-                    "nothing is asked",
+                    f"has {counted(found, 'line')}, and the input has {total:,}; give one for each, "
+                    "blank where nothing is asked",
                     file=path,
                 )
 
@@ -146,8 +146,8 @@ class Wishes:
         for name, found in self._read.items():
             if len(found) < first - 1 + len(lines):
                 raise UserError(
-                    f"has {_lines(len(found))}, and the input has more; give one for each, blank where "
-                    "nothing is asked",
+                    f"has {counted(len(found), 'line')}, and the input has more; give one for each, "
+                    "blank where nothing is asked",
                     file=self._guiding.files[name],
                 )
         return [self._wish(place) for place in range(first - 1, first - 1 + len(lines))]
@@ -186,7 +186,3 @@ class _HeldLines(Lines):
 
 def _phrases(line: str) -> tuple[str, ...]:
     return tuple(phrase.strip() for phrase in line.split("\t") if phrase.strip())
-
-
-def _lines(count: int) -> str:
-    return "1 line" if count == 1 else f"{count:,} lines"

@@ -13,7 +13,7 @@ from nmt.cli import output as out
 from nmt.cli.attention import Text
 from nmt.cli.outputs import check_new
 from nmt.cli.usage import check_order
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 if TYPE_CHECKING:
     from nmt.attention_maps import Pair
@@ -148,7 +148,7 @@ def _read_reference(path: Path, count: int, source: str) -> list[str]:
     lines = list(read_lines(path))
     if len(lines) != count:
         raise UserError(
-            f"has {len(lines):,} lines and {source} has {count:,}; give its translation", file=path
+            f"has {counted(len(lines), 'line')} and {source} has {count:,}; give its translation", file=path
         )
     if not any(line.strip() for line in lines):
         raise UserError(f"is blank in all its {count:,} lines; give a reference with text", file=path)
@@ -319,7 +319,7 @@ class _Table:
 
 
 def _sentences(count: int) -> str:
-    return f"{count:,} sentence{'s' if count != 1 else ''}"
+    return counted(count, "sentence")
 
 
 def _rounded(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nmt.cli import output as out
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 
 def report(
@@ -63,7 +63,7 @@ def report(
     if output is not None:
         page = report_page(facts)
         write_file(output, page)
-        about = f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {len(page) / 1e6:.1f} MB"
+        about = f"{counted(len(runs), 'run')}, {len(page) / 1e6:.1f} MB"
         out.note(f"{output}: {about}, {facts['test_set']['name']}, {facts['test_set']['lines']:,} lines")
     if json:
         out.result_json(facts)

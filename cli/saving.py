@@ -12,7 +12,7 @@ from nmt.cli import output as out
 from nmt.cli.lines import Lines
 from nmt.cli.progress import Progress
 from nmt.cli.translation import Options, Translating
-from nmt.errors import InterruptedRun, UserError, writing_to
+from nmt.errors import InterruptedRun, UserError, counted, writing_to
 from nmt.partial import NotContinued, PartialFile, partial_of, remove_parts
 
 
@@ -69,7 +69,7 @@ def kept(error: BaseException, lines: int, partial: Path, options: Options) -> B
     """The error that ends a translation, saying what is left of it."""
     if not lines or isinstance(error, NotContinued):
         return error
-    count = "1 line is" if lines == 1 else f"{lines:,} lines are"
+    count = f"{counted(lines, 'line')} {'is' if lines == 1 else 'are'}"
     on = f"{count} translated, in {partial}: the same command goes on after that"
     if isinstance(error, KeyboardInterrupt):
         return InterruptedRun(f"interrupted; {on}", signal.SIGINT)

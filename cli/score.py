@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nmt.cli import output as out
+from nmt.cli.ensemble import load_ensemble
 from nmt.cli.search_options import search_options
 from nmt.cli.usage import check_order
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 if TYPE_CHECKING:
     from nmt.data.tokenizer import Tokenizer
@@ -98,8 +99,7 @@ def score(
     search = changed_search(loaded.config.search, given)
     # What reads attention, for the coverage, reads the source as search does.
     loaded = replace(loaded, config=loaded.config.model_copy(update={"search": search}))
-    others = [load_model(path, choose_device(device)) for path in ensemble or []]
-    scorer = Scorer(loaded, search, ensemble=others)
+    scorer = Scorer(loaded, search, ensemble=load_ensemble(ensemble or [], loaded, device))
     with out.writing(output) as stream:
         _run(scorer, pairs, stream, format)
 
@@ -148,8 +148,8 @@ class Pairs:
         if self.is_jsonl or "-" in (self.source, self.target):
             longer = self.source_name if sources > targets else self.target_name
             return UserError(
-                f"{longer} is longer: {self.source_name} has {sources:,} lines and {self.target_name} has "
-                f"{targets:,}; give files that are parallel"
+                f"{longer} is longer: {self.source_name} has {counted(sources, 'line')} and "
+                f"{self.target_name} has {targets:,}; give files that are parallel"
             )
         return unequal_counts(self.source, sources, self.target, targets)
 

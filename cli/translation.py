@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nmt.cli import lines as input_lines
 from nmt.cli import output as out
 from nmt.cli.drawing import Drawing
+from nmt.cli.ensemble import load_ensemble
 from nmt.cli.guiding import Guiding
 from nmt.cli.score import JSONL
 from nmt.cli.search_options import search_options
@@ -140,7 +141,7 @@ class Translating:
             self._wishes = options.guiding.read(self._loaded.target_tokenizer)
             if options.guiding.constraints is not None and self._search.beam_groups > 1:
                 raise UserError("--constraints does not go with beam groups; use --beam-groups 1")
-        self._others = [load_model(path, choose_device(device)) for path in options.ensemble]
+        self._others = load_ensemble(options.ensemble, self._loaded, device)
         self._translator = Translator.of(
             self._loaded,
             self._search,

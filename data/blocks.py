@@ -20,7 +20,7 @@ from nmt.data.corpus import (
     split_tsv,
     unequal_counts,
 )
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 LINES = 1 << 14  # of a block
 
@@ -136,8 +136,8 @@ def _with_links(blocks: Iterator[Block], file: Path, prefix: str, lines: int) ->
     totals[1] += sum(count for _, count in found)
     if totals[0] != totals[1]:
         raise UserError(
-            f"has {totals[1]:,} line{'s' if totals[1] != 1 else ''} of links, and {prefix} has {totals[0]:,} "
-            "pairs; give the links of this text, line by line",
+            f"has {counted(totals[1], 'line')} of links, and {prefix} has "
+            f"{counted(totals[0], 'pair')}; give the links of this text, line by line",
             file=file,
         )
 

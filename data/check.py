@@ -26,7 +26,7 @@ from nmt.data.corpus import (
     unequal_counts,
 )
 from nmt.data.filter import Dropper, DropRow, Filter, HashSet, HeldOut, length_ratio, pair_hash, too_long
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 # What each finding means and what to do about it, the ones that stop preparation first.
 ERRORS = {
@@ -266,7 +266,7 @@ class _Examination:
                 self.findings.note("empty", path, 0)
         if self.lines[0] != self.lines[1] and all(self.lines):
             error = unequal_counts(self.source, self.lines[0], self.target, self.lines[1])
-            detail = f"{self.lines[0]} lines, but {self.lines[1]} in {self.target}"
+            detail = f"{counted(self.lines[0], 'line')}, but {self.lines[1]} in {self.target}"
             if error.line is not None:
                 detail += f"; they look shifted from about line {error.line} on"
             self.findings.note("unequal line counts", self.source, error.line or 0, detail)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn, cast
 
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 Pairs = list[tuple[str, str]]  # of lines, source and target
 
@@ -232,12 +232,12 @@ def unequal_counts(source: str | Path, source_count: int, target: str | Path, ta
     if source_count == 0 or target_count == 0:
         empty, other = (source, target) if source_count == 0 else (target, source)
         count = max(source_count, target_count)
-        beside = f" beside {count} {_lines(count)} in {display_name(other)}" if count else ""
+        beside = f" beside {counted(count, 'line')} in {display_name(other)}" if count else ""
         return UserError(f"the file is empty{beside}; give a file with text", file=display_name(empty))
     place = first_shifted_line(source, target)
     where = "" if place is None else f", and the texts look shifted from about line {place} on"
     return UserError(
-        f"{source_count} {_lines(source_count)}, but {display_name(target)} has {target_count}{where}; "
+        f"{counted(source_count, 'line')}, but {display_name(target)} has {target_count}{where}; "
         "put the missing line back or remove the extra one",
         file=display_name(source),
         line=place,
@@ -333,10 +333,6 @@ def _is_regular(path: str | Path) -> bool:
         return str(path) != STANDARD_INPUT and Path(path).is_file()
     except (OSError, ValueError):
         return False
-
-
-def _lines(count: int) -> str:
-    return "line" if count == 1 else "lines"
 
 
 def _listing(names: list[str], most: int = 8) -> str:

@@ -13,7 +13,7 @@ from nmt.data.corpus import reading, sha256_of
 from nmt.data.markup import Text
 from nmt.data.registry import CorpusFile, Member
 from nmt.data.unpack import Reader, read_members
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 SHOW_LINES = 1 << 16
 
@@ -82,7 +82,8 @@ def check_counts(texts: Sequence[CorpusFile], counts: dict[str, int], place: Pat
             raise UserError(f"{_shown(text)} has no lines; fetch it again", file=place)
         if counts[text.name] != counts[other.name]:
             raise UserError(
-                f"{_shown(text)} has {counts[text.name]:,} lines and {_shown(other)} {counts[other.name]:,}, "
+                f"{_shown(text)} has {counted(counts[text.name], 'line')} and "
+                f"{_shown(other)} {counts[other.name]:,}, "
                 "though they are translations line by line; fetch it again, or from another place",
                 file=place,
             )

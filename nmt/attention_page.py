@@ -23,6 +23,7 @@ from nmt.attention_maps import (
 )
 from nmt.checkpoint import LoadedModel
 from nmt.data.tokenizer import SPACE
+from nmt.errors import counted
 from nmt.forced import Weights
 from nmt.page import fill_page
 
@@ -66,7 +67,7 @@ def attention_page(
         }
         tell(done)
     shown = list(sentences[0]["maps"])
-    about = f"{loaded.config.model.architecture}, {len(pairs):,} sentence{'s' if len(pairs) != 1 else ''}"
+    about = f"{loaded.config.model.architecture}, {counted(len(pairs), 'sentence')}"
     data = {
         "about": about + "; a row is what looks, a column what is looked at",
         "kinds": TITLES,

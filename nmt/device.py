@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 
 def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.device:
@@ -23,7 +23,7 @@ def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.
         gpus = torch.cuda.device_count()
         if gpus and local_size > gpus:
             raise UserError(
-                f"{local_size} processes on a machine with {gpus} GPU{'s' if gpus > 1 else ''}; start "
+                f"{local_size} processes on a machine with {counted(gpus, 'GPU')}; start "
                 f"{gpus} with torchrun --nproc-per-node {gpus}, or set training.device = cpu"
             )
         name = f"cuda:{local_rank}"

@@ -57,6 +57,11 @@ def writing_to(file: str | Path) -> Iterator[None]:
         ) from error
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things, for a message: "1 line", "2,000 lines"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def install(extra: str) -> str:
     """How to install what only some need. Not by name: on PyPI `nmt` is another project."""
     return f"in the folder of nmt's source run pip install -e '.[{extra}]'"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 from nmt.metric_set import (
     METRICS,
     MetricOptions,
@@ -121,7 +121,7 @@ def check(
         name = f"reference {number}" if names is None else names[number - 1]
         if len(reference) != lines:
             raise UserError(
-                f"{name} has {len(reference):,} lines and the translation "
+                f"{name} has {counted(len(reference), 'line')} and the translation "
                 f"{lines:,}; give files that are parallel"
             )
         if not any(line.strip() for line in reference):
@@ -146,7 +146,7 @@ def unequal_lengths(
     where = [f"in {file} line {line}" for file, line in zip((name, other_name), blanks, strict=True) if line]
     first = f"the first blank one is {' and '.join(where)}" if where else "none is blank"
     return UserError(
-        f"has {len(lines):,} lines and {other_name} has {len(other_lines):,} ({first}); "
+        f"has {counted(len(lines), 'line')} and {other_name} has {len(other_lines):,} ({first}); "
         "give files that are parallel",
         file=name,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt.data.corpus import read_lines
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 from nmt.words import SEGMENTATIONS, split_words
 
 Link = tuple[int, int]  # (source word, target word), both from 0
@@ -88,7 +88,8 @@ def read_gold(path: Path, pairs: Sequence[tuple[str, str]], *, words: str, base:
     lines = list(read_lines(path))
     if len(lines) != len(pairs):
         raise UserError(
-            f"has {len(lines):,} lines for {len(pairs):,} sentence pairs; give the alignment of this text",
+            f"has {counted(len(lines), 'line')} for {counted(len(pairs), 'sentence pair')}; "
+            "give the alignment of this text",
             file=path,
         )
     found = [_parse(line, path, number, base) for number, line in enumerate(lines, start=1)]

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from nmt.errors import UserError, writing_to
+from nmt.errors import UserError, counted, writing_to
 from nmt.files import sync_folder
 
 Chunk = tuple[int, list[str]]  # number of the first line, from 1, and the lines
@@ -120,7 +120,7 @@ class PartialFile:
             else:
                 yield first, lines
         if left:
-            self._refuse(f"holds {self.lines:,} lines, and the input has {self.lines - left:,}")
+            self._refuse(f"holds {counted(self.lines, 'line')}, and the input has {self.lines - left:,}")
 
     def append(self, records: bytes, lines: Sequence[str]) -> None:
         """The records of the next lines; when this returns they are safe."""

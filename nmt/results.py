@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 from nmt.files import lock, write_file
 
 
@@ -163,7 +163,7 @@ def _namer(rows: Sequence[Row]) -> Callable[[Row], str]:
             known.setdefault((row.test_set, row.lines), set()).add(row.references)
 
     def name(row: Row) -> str:
-        about = [] if row.lines is None else [f"{row.lines:,} line{'s' if row.lines != 1 else ''}"]
+        about = [] if row.lines is None else [counted(row.lines, "line")]
         if row.references is not None and len(known[row.test_set, row.lines]) > 1:
             about.append(f"references {row.references}")
         return f"{row.test_set} ({', '.join(about)})" if about else row.test_set

@@ -157,7 +157,7 @@ def test_lines_of_a_file(tmp_path: Path) -> None:
     assert found == TestSet("2 lines of in", ["a b", "c"], ["A B", "C"])
     assert read_test_set(tmp_path / "in", None, 9).references == []
     (tmp_path / "out").write_text("A B\n")
-    with pytest.raises(UserError, match="has 1 lines, not 5"):
+    with pytest.raises(UserError, match="has 1 line, not 5"):
         read_test_set(tmp_path / "in", tmp_path / "out", 2)
     (tmp_path / "in").write_text("\n")
     with pytest.raises(UserError, match="has no text"):

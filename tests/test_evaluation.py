@@ -77,9 +77,9 @@ def test_what_is_not_parallel_is_refused() -> None:
         evaluate([], [[]])
     with pytest.raises(UserError, match="there are no lines"):
         bleu([], [])
-    with pytest.raises(UserError, match="reference 2 has 1 lines and the translation 2"):
+    with pytest.raises(UserError, match="reference 2 has 1 line and the translation 2"):
         evaluate(["a", "b"], [["a", "b"], ["a"]])
-    with pytest.raises(UserError, match="reference 1 has 1 lines and the translation 2"):
+    with pytest.raises(UserError, match="reference 1 has 1 line and the translation 2"):
         bleu(["a", "b"], ["a"])
     with pytest.raises(UserError, match=r"--tokenize 13b is not one of sacreBLEU's: 13a, .*none"):
         evaluate(["a"], [["a"]], tokenize="13b")
@@ -95,7 +95,7 @@ def test_unequal_lengths_name_the_first_blank_lines() -> None:
     ]
     assert said == [
         "a: has 4 lines and b has 2 (the first blank one is in a line 2); give files that are parallel",
-        "a: has 1 lines and b has 2 (none is blank); give files that are parallel",
+        "a: has 1 line and b has 2 (none is blank); give files that are parallel",
         "a: has 3 lines and b has 2 (none is blank); give files that are parallel",
     ]
     both = unequal_lengths("a", ["\t", "x"], "b", ["y", "z", ""])

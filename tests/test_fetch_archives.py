@@ -146,7 +146,7 @@ def test_a_wrong_archive(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"c\n", "test.de has 1 lines and test.en 2"), (b"", "no lines"), (b"<html>\n</html>\n", "web page")],
+    [(b"c\n", "test.de has 1 line and test.en 2"), (b"", "no lines"), (b"<html>\n</html>\n", "web page")],
 )
 def test_a_wrong_plain_file(tmp_path: Path, mirror: Path, content: bytes, message: str) -> None:
     (mirror / "test.de").write_bytes(content)

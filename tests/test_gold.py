@@ -57,7 +57,7 @@ def test_reading_gold(tmp_path: Path) -> None:
         (f"0-0\n{'9' * 5000}-0\n", 0, "gold:2: '9999999999999999999999999999999999999999' is no link"),
         ("0-0\n999999999-0\n", 0, "gold:2: link 999999999-0 is outside"),
         ("0-0\n٣-0\n", 0, "gold:2: '٣-0' is no link"),
-        ("0-0\n", 0, "gold: has 1 lines for 2 sentence pairs"),
+        ("0-0\n", 0, "gold: has 1 line for 2 sentence pairs"),
         ("0-0\n\n\n", 0, "gold: has 3 lines for 2 sentence pairs"),
         ("\n\n", 0, "gold: has no links"),
         (

@@ -157,7 +157,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "nmt.page": set(),
     "nmt.attention_page": {
-        *("nmt.attention_maps", "nmt.checkpoint", "nmt.data.*", "nmt.forced", "nmt.page"),
+        *("nmt.attention_maps", "nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.forced", "nmt.page"),
     },
     "nmt.head_analysis": {
         *("nmt.attention_maps", "nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.evaluation", "nmt.forced"),

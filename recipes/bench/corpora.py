@@ -11,7 +11,7 @@ import numpy as np
 
 from nmt.data.corpus import read_lines
 from nmt.data.synthetic import write_corpus
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 TESTS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco", "test", "test-compositional")
 
@@ -113,7 +113,9 @@ def read_test_set(lines: Path, reference: Path | None, count: int) -> TestSet:
     sources = list(read_lines(lines))
     references = [] if reference is None else list(read_lines(reference))
     if reference is not None and len(references) != len(sources):
-        raise UserError(f"has {len(references):,} lines, not {len(sources):,} as {lines}", file=reference)
+        raise UserError(
+            f"has {counted(len(references), 'line')}, not {len(sources):,} as {lines}", file=reference
+        )
     kept = [i for i, line in enumerate(sources) if line.strip()][:count]
     if not kept:
         raise UserError("has no text; name a file of source lines", file=lines)

@@ -13,7 +13,7 @@ import pytest
 import sacrebleu
 from support import Nmt
 
-from nmt.checkpoint import load_model, model_hash
+from nmt.checkpoint import load_model, model_hash, save_model, weights_of
 from nmt.data.corpus import read_lines
 from nmt.evaluation import perplexity
 from nmt.forced import log_probabilities
@@ -33,6 +33,21 @@ def other_of(tiny_run: Path) -> str:
 def rows_of(nmt: Nmt, *options: object) -> dict[str, dict[str, Any]]:
     found = json.loads(nmt("evaluate", RUN, *TEST, *options, "--json").stdout)
     return {row["metric"]: row for row in found}
+
+
+@pytest.mark.parametrize("command", ["translate", "score", "evaluate"])
+def test_an_ensemble_with_a_model_of_other_languages(tiny_run: Path, tmp_path: Path, command: str) -> None:
+    nmt = Nmt(tiny_run)
+    model = load_model(tiny_run / other_of(tiny_run))
+    data = model.config.data.model_copy(update={"source_language": "de", "target_language": "en"})
+    config = model.config.model_copy(update={"data": data})
+    tokenizers = (model.source_tokenizer, model.target_tokenizer)
+    save_model(tmp_path / "back", weights_of(model.model), config, *tokenizers, model.manifest)
+    files = {"translate": TEST[1:2], "score": (TEST[1], TEST[3])}.get(command, TEST)
+    found = nmt(command, RUN, *files, "--ensemble", tmp_path / "back")
+    said = f"{tmp_path}/back translates de to en, and {RUN}/best en to de; see that --ensemble is the model"
+    assert found.stderr.count(said) == 1
+    assert said not in nmt(command, RUN, *files, "--ensemble", other_of(tiny_run)).stderr
 
 
 def test_an_ensemble(tiny_run: Path, tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Further models of an ensemble, which commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nmt.cli import output as out
+
+if TYPE_CHECKING:
+    from nmt.checkpoint import LoadedModel
+
+
+def load_ensemble(folders: Sequence[Path], first: LoadedModel, device: str) -> list[LoadedModel]:
+    """The models beside the first. One that translates other languages is warned of: one tokenizer for both
+    languages lets it write the first one's tokens, and it may well be a mistake.
+
+    Raises:
+        UserError: a folder holds no model, or the device is not there.
+    """
+    from nmt.checkpoint import load_model
+    from nmt.device import choose_device
+
+    found = [load_model(folder, choose_device(device)) for folder in folders]
+    for model in found:
+        if _languages(model) != _languages(first):
+            out.warn(
+                f"{model.folder} translates {_languages(model)}, and {first.folder} {_languages(first)}; "
+                "see that --ensemble is the model you mean"
+            )
+    return found
+
+
+def _languages(model: LoadedModel) -> str:
+    data = model.config.data
+    return f"{data.source_language} to {data.target_language}"
