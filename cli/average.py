@@ -33,6 +33,8 @@ def average(
         raise UserError("--last and --best choose different checkpoints; give one of them")
     if output.is_symlink() or (output / "training_state.pt").exists():
         raise UserError("is a checkpoint of a run; choose another --output", file=output)
+    if output.resolve().parent == (run / "checkpoints").resolve():
+        raise UserError("is where the run keeps its checkpoints; choose another --output", file=output)
     if output.exists() and not _replaceable(output):
         raise UserError("exists and is no mean of checkpoints; choose another --output", file=output)
     chosen = last_checkpoints(run, last or 5) if best is None else best_checkpoints(run, best)

@@ -82,7 +82,8 @@ def check(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """The corpus doctor: what is wrong, where, and what preparation would drop. Exits 2 on errors."""
+    """The corpus doctor: what is wrong, where, and what preparation would drop, but for pairs of more than
+    data.max_tokens tokens, which only a tokenizer can count. Exits 2 on errors."""
     from nmt.data.check import examine, examine_files
     from nmt.data.corpus import read_parallel
     from nmt.data.filter import HeldOut

@@ -29,6 +29,7 @@ from nmt.cli import (
     train,
     translate,
 )
+from nmt.cli.streams import settle_streams
 from nmt.cli.usage import usage_message
 from nmt.errors import InterruptedRun, UserError
 
@@ -86,11 +87,8 @@ def main() -> None:
 
 def run(command: Callable[[], object], *, debug: bool) -> int:
     """The exit code of a command; its errors become one line on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        # Text is UTF-8 whatever the locale; "\n" ends a line on every system. A closed stream is None.
-        if stream is not None:
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]
     try:
+        settle_streams()
         result = command()
         sys.stdout.flush()
         if result == 130:  # what the command line library makes of Ctrl-C

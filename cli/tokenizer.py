@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nmt.cli import output as out
-from nmt.errors import UserError
+from nmt.errors import UserError, writing_to
 
 app = typer.Typer(no_args_is_help=True, help="Train a SentencePiece tokenizer, and use one.")
 
@@ -32,7 +32,9 @@ def train(
     from nmt.data.tokenizer import train_tokenizer
     from nmt.files import write_file
 
-    out.refuse_standard_output(output)
+    with writing_to(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    out.check_output(output, *files)
     if type not in ("bpe", "unigram", "word", "char"):
         raise UserError(f"--type {type} is not known; use bpe, unigram, word or char")
     if not 0.98 <= character_coverage <= 1:
@@ -78,7 +80,10 @@ def decode(
     for number, line in enumerate(read_lines(source), start=1):
         words = [word for word in line.split(" ") if word]
         if ids:
-            wrong = next((w for w in words if not (w.isdecimal() and int(w) < len(loaded))), None)
+            most = len(str(len(loaded)))
+            wrong = next(
+                (w for w in words if not (w.isdecimal() and len(w) <= most and int(w) < len(loaded))), None
+            )
             if wrong is not None:
                 raise UserError(
                     f"{wrong} is no id of this tokenizer (0 to {len(loaded) - 1:,}); drop --ids for pieces",

@@ -214,6 +214,11 @@ class _Examination:
         for path in (self.source, self.target):
             if path == STANDARD_INPUT:
                 raise UserError("the doctor reads a corpus more than once; give files, not standard input")
+            if Path(path).exists() and not Path(path).is_file():
+                raise UserError(
+                    "is no regular file, and the doctor reads a corpus more than once; give it as a file",
+                    file=path,
+                )
             open_bytes(path).close()
         if is_tsv(self.source) and self.source == self.target:
             self._read_columns()

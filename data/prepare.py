@@ -45,6 +45,7 @@ from nmt.files import lock, publish, remove_partial, write_file
 
 _SUMS = "sums.json"
 _UNFINISHED = ".unfinished"
+_HELD_OUT = "held-out.json"
 # Held-out lines whose source is in the training text too: fewer, or a smaller share, are not worth a warning.
 _NOTABLE_LINES, _NOTABLE_SHARE = 5, 0.01
 # Keys that change no token.
@@ -102,9 +103,16 @@ def prepare(
             for other in root.glob(f".*{_UNFINISHED}"):
                 if other != unfinished and is_abandoned(other):
                     shutil.rmtree(other, ignore_errors=True)
+            # What a scan has found so far is about these held-out lines.
+            held_out = json.dumps(_held_out_sums(config.data))
+            note = unfinished / _HELD_OUT
             if unfinished.exists():
-                tell("going on with a preparation that was interrupted")
+                if note.exists() and note.read_text(encoding="utf-8") == held_out:
+                    tell("going on with a preparation that was interrupted")
+                else:
+                    shutil.rmtree(unfinished)
             unfinished.mkdir(exist_ok=True)
+            write_file(note, held_out)
             try:
                 if not (unfinished / MANIFEST).exists():
                     _build(config, sums, unfinished, tell, warn, tokenizers)

@@ -7,16 +7,18 @@ from pathlib import Path
 
 from nmt.checkpoint import CONFIG
 from nmt.config_file import load_config
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 from nmt.run import METRICS, Checkpoint, find_checkpoints, merit, rank
 
 
 def last_checkpoints(run: Path, count: int) -> list[Checkpoint]:
     """In the order of their steps; UserError if there are fewer."""
     found = _scheduled(run)
+    if not found:
+        raise UserError("has no checkpoint; train it first, or name another run", file=run)
     if len(found) < count:
         raise UserError(
-            f"has {len(found)} checkpoints, not {count}; use --last {max(len(found), 1)}, or train with "
+            f"has {counted(len(found), 'checkpoint')}, not {count}; use --last {len(found)}, or train with "
             f"training.keep_last = {count}",
             file=run,
         )

@@ -14,10 +14,12 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from nmt.model_config import (
+    Count,
     LuongConfig,
     ModelConfig,
     RecurrentConfig,
     Section,
+    Size,
     TransformerConfig,
     near_divisors,
 )
@@ -107,10 +109,11 @@ class TokenizerConfig(Section):
     """SentencePiece. `sampling` segments training text anew each epoch (Kudo 2018; Provilkov 2020)."""
 
     type: Literal["bpe", "unigram", "word", "char"] = "bpe"  # bpe and unigram: subwords; word has an <unk>
-    vocabulary_size: int = Field(8000, ge=8)  # entries, of each vocabulary; small corpora may give fewer
+    # Entries, of each vocabulary; small corpora may give fewer.
+    vocabulary_size: int = Field(8000, ge=8, le=100_000_000)
     shared: bool = True  # one vocabulary for both languages
     character_coverage: float = Field(0.9999, ge=0.98, le=1)  # of characters; the rest is spelled in bytes
-    sample_pairs: int = Field(500_000, ge=1)  # it is trained on so many at most, spread over the corpora
+    sample_pairs: Count = 500_000  # it is trained on so many at most, spread over the corpora
     sampling: float = Field(0.0, ge=0, lt=1)  # BPE-dropout rate, or unigram smoothing alpha; 0 is off
 
     @model_validator(mode="after")
@@ -128,12 +131,12 @@ class SearchConfig(Section):
     Lengths are in tokens and count the end of sentence.
     """
 
-    beam_size: int = Field(5, ge=1)  # hypotheses of a sentence that are followed; 1 is greedy
+    beam_size: Size = 5  # hypotheses of a sentence that are followed; 1 is greedy
     length_penalty: float = Field(1.0, ge=0, le=100)  # 0: none; 1: close to the mean log-probability a token
     normalization: Literal["gnmt", "average"] = "gnmt"  # divide by ((5 + n) / 6)^penalty, or by n^penalty
     coverage_penalty: float = Field(0.0, ge=0, le=100)  # of source words left out; 0: none
-    no_repeat_ngram: int = Field(0, ge=0)  # so many tokens come but once in a row; 0 is off
-    beam_groups: int = Field(1, ge=1)  # diverse beam search (Vijayakumar et al. 2018): divides beam_size
+    no_repeat_ngram: int = Field(0, ge=0, le=1_000_000)  # so many tokens come but once in a row; 0 is off
+    beam_groups: Size = 1  # diverse beam search (Vijayakumar et al. 2018): divides beam_size
     diversity: float = Field(0.5, ge=0, le=1e6)  # what a token costs in a group that another has just taken
     # Shortest translation: factor x source tokens + offset.
     min_length_factor: float = Field(0.0, ge=0, le=1000)

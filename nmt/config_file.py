@@ -69,13 +69,20 @@ def _locate(config: Config, folder: Path) -> Config:
         }
     )
     training, model = config.training, config.training.initialize_from
-    if model is not None and not Path(model).exists() and (folder / model).exists():
+    if model is not None and not _is_there(Path(model)) and _is_there(folder / model):
         training = training.model_copy(update={"initialize_from": str(folder / model)})
     return config.model_copy(update={"data": located, "training": training})
 
 
 def _exists(prefix: Path) -> bool:
-    return prefix.is_file() or any(prefix.parent.glob(f"{glob.escape(prefix.name)}.*"))
+    return _is_there(prefix) or any(prefix.parent.glob(f"{glob.escape(prefix.name)}.*"))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def parse_config(
@@ -111,7 +118,7 @@ def parse_override(override: str) -> tuple[tuple[str, str], Any]:
         return (section, key), raw.strip().strip("\"'")  # nan and inf are language codes, not numbers
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML; thousands of digits; nested without end
         value = raw.strip()
     return (section, key), value
 

@@ -26,6 +26,7 @@ from nmt.model_config import MODEL_SECTIONS, Section
 from nmt.presets import DEFAULT_PRESET, PRESETS, RATES, TRAINING_PRESETS
 
 _BOUNDS = {"ge": "{} or more", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
+_GUARD = 1_000_000  # upper bounds from here on only keep out what no machine could do
 _NAMES = {int: "integer", float: "number", str: "text"}
 
 
@@ -236,6 +237,8 @@ def _words(kind: Any, bounds: Iterable[Any] = ()) -> str:
         for bound in bounds
         if (value := getattr(bound, name, None)) is not None
     }
+    if float(given.get("le", 0)) >= _GUARD:
+        del given["le"]
     if {"ge", "le"} <= given.keys():
         return f"{_NAMES[kind]}, {given['ge']} to {given['le']}"
     return ", ".join([_NAMES[kind], *(_BOUNDS[name].format(value) for name, value in given.items())])

@@ -17,9 +17,20 @@ _PARTIAL = ".partial-"
 
 def write_file(path: Path, content: bytes | str) -> None:
     """Replace a file in one moment."""
+    with written_after(path, content):
+        pass
+
+
+@contextlib.contextmanager
+def written_after(path: Path, content: bytes | str) -> Iterator[None]:
+    """As `write_file`: the content is on the disk before the body, and takes the name after it.
+
+    If the body raises, or the content cannot be written, what was there stays.
+    """
     data = content.encode() if isinstance(content, str) else content
     path = path.resolve()  # a link stays a link
     if path.exists() and not path.is_file():  # a pipe or a device is written to, not replaced
+        yield
         path.write_bytes(data)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,6 +40,7 @@ def write_file(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        yield
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from nmt.data.batches import seeded
 from nmt.data.corpus import STANDARD_INPUT, find_side, is_tsv, read_parallel_files
 from nmt.data.filter import Filter, reason_to_drop
 from nmt.errors import UserError
-from nmt.files import new_folder, remove_folder, write_file
+from nmt.files import new_folder, written_after
 
 Pairs = list[tuple[str, str]]
 
@@ -328,19 +328,18 @@ def lay_out(config: Path, corpus: Corpus, given: Mapping[str, str], split: Split
 
 
 def write_all(config: Path, text: str, layout: Layout) -> None:
-    """Write the parts, then the configuration: where that exists, all it names exists.
+    """Write the parts, then the configuration: where that exists, all it names exists, and an earlier one
+    keeps its own if these cannot be written.
 
     Raises:
         UserError: something cannot be written.
     """
     try:
-        if layout.written:
-            with new_folder(layout.folder) as partial:
-                _write_parts(partial, layout)
-        write_file(config, text)
+        with written_after(config, text):
+            if layout.written:
+                with new_folder(layout.folder) as partial:
+                    _write_parts(partial, layout)
     except OSError as error:
-        if layout.written and layout.folder.is_dir():
-            remove_folder(layout.folder)
         raise UserError(
             f"cannot be written ({error.strerror}); name another place for the configuration",
             file=error.filename or config,

@@ -31,7 +31,9 @@ class Section(BaseModel):
 
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+Count = Annotated[int, Field(ge=1, le=10**12)]  # of what costs nothing itself: steps, lines
+CountOrNone = Annotated[int, Field(ge=0, le=10**12)]
 
 
 class TransformerConfig(Section):

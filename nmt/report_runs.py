@@ -15,7 +15,7 @@ from nmt.checkpoint import CONFIG, MANIFEST, find_model, model_hash, read_manife
 from nmt.config import Config
 from nmt.config_file import load_config, parse_config
 from nmt.errors import UserError
-from nmt.run import METRICS
+from nmt.run import ENVIRONMENT, METRICS
 
 MOST_POINTS = 500  # of a curve
 # Curve -> its title, and the event and the key of metrics.jsonl that it is of.
@@ -121,7 +121,7 @@ def _read_events(file: Path) -> Iterator[Event]:
 
 def _read_environment(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

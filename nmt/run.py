@@ -23,6 +23,7 @@ from nmt.files import LOCK, lock, point, remove_folder, remove_partial, write_fi
 from nmt.metrics_file import MetricsFile
 
 METRICS = "metrics.jsonl"
+ENVIRONMENT = "environment.json"
 _PREFIX = "step-"
 
 
@@ -60,7 +61,7 @@ class Run:
         folder = folder.resolve() if restart else folder
         cls(folder)._check_is_ours()
         aside: Path | None = None
-        if restart and (folder / CONFIG).exists():
+        if restart and _is_run(folder):
             with cls(folder)._locked():
                 free = (folder.with_name(f"{folder.name}.old-{number}") for number in itertools.count(1))
                 aside = folder.rename(next(path for path in free if not path.exists()))
@@ -87,9 +88,10 @@ class Run:
 
     def _check_is_ours(self) -> None:
         """UserError for a folder that holds something, but no run."""
-        if not self.folder.is_dir() or (self.folder / CONFIG).exists():
+        if not self.folder.is_dir() or _is_run(self.folder):
             return
-        foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in ("checkpoints", LOCK))
+        ours = ("checkpoints", LOCK, ENVIRONMENT)
+        foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in ours)
         if foreign or any((self.folder / "checkpoints").glob("*")):
             raise UserError(
                 f"is not empty and not a run (it holds {', '.join(foreign[:3]) or 'checkpoints'}); "
@@ -184,8 +186,9 @@ class Run:
         return True
 
     def _describe(self, config: Config) -> None:
+        # In this order: a configuration alone may be anybody's.
+        write_file(self.folder / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
         write_file(self.folder / CONFIG, dump_config(config))
-        write_file(self.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
 
     def close(self) -> None:
         self._metrics.close()
@@ -297,6 +300,12 @@ def rank(checkpoints: list[Checkpoint], metric: str) -> list[Checkpoint]:
     """Best first by a validation metric; among equals by the loss, then the earlier."""
     scored = [c for c in checkpoints if metric in c.scores]
     return sorted(scored, key=lambda c: (*merit(c.scores, metric), c.step))
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a configuration there is what a training wrote."""
+    beside = (folder / ENVIRONMENT).exists() or any((folder / "checkpoints").glob(f"{_PREFIX}*/{MANIFEST}"))
+    return beside and (folder / CONFIG).exists()
 
 
 def merit(scores: Mapping[str, Any], metric: str) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from nmt.model_config import Rate, Section
+from nmt.model_config import Count, CountOrNone, Rate, Section, Size
 from nmt.presets import TRAINING_PRESETS
 
 
@@ -16,19 +16,18 @@ class TrainingConfig(Section):
     # The training of a paper: its optimizer, schedule, clipping and length, as defaults.
     preset: Literal["sutskever2014", "bahdanau2014", "luong2015", "vaswani2017"] | None = None
     seed: int = Field(1, ge=0)  # of all that is drawn by chance
-    max_steps: int = Field(10_000, ge=1)  # training ends after so many steps
-    max_epochs: int = Field(
-        0, ge=0
-    )  # training ends after so many passes over the corpus, if before max_steps; 0 is off
-    batch_tokens: int = Field(4096, ge=16)  # sentences x longest of either side, padding counted
-    accumulation: int = Field(1, ge=1)  # batches a step; with several processes a multiple of their number
+    max_steps: Count = 10_000  # training ends after so many steps
+    # Training ends after so many passes over the corpus, if before max_steps; 0 is off.
+    max_epochs: CountOrNone = 0
+    batch_tokens: int = Field(4096, ge=16, le=10**12)  # sentences x longest of either side, padding counted
+    accumulation: Count = 1  # batches a step; with several processes a multiple of their number
     # Makes updates of gradients. muon (Jordan et al. 2024): for matrices between layers, adamw for the rest.
     optimizer: Literal["adam", "adamw", "muon", "adadelta", "sgd"] = "adam"
     learning_rate: float = Field(5e-3, gt=0)  # the peak; of the noam schedule a factor
     # How the rate goes after the warm-up: down with the root of the step, to 0 at max_steps by a line or a
     # cosine, not at all, as Vaswani et al. 2017 have it (noam), or halved every few epochs.
     schedule: Literal["inverse-sqrt", "linear", "cosine", "constant", "noam", "halving"] = "inverse-sqrt"
-    warmup_steps: int = Field(2000, ge=0)  # the rate rises from 0 in so many steps
+    warmup_steps: CountOrNone = 2000  # the rate rises from 0 in so many steps
     halve_after_epochs: float = Field(5.0, ge=0)  # of the halving schedule: the whole rate for so long
     # Of the halving schedule: after halve_after_epochs halved at once, and at each further so many epochs.
     halve_every_epochs: float = Field(1.0, gt=0)
@@ -54,7 +53,7 @@ class TrainingConfig(Section):
     # Of the factors of products; sums and weights are float32. float16, with a scaled loss: GPUs only. int8,
     # with a scale for some hundreds of numbers each: CPUs with AVX-512 VNNI only.
     precision: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
-    max_nonfinite: int = Field(10, ge=1)  # updates in a row skipped for a loss that is not finite, then stop
+    max_nonfinite: Count = 10  # updates in a row skipped for a loss that is not finite, then stop
     activation_checkpointing: bool = False  # compute layers twice and keep less of them: less memory, slower
     # FSDP: each process keeps a part of parameters, gradients, optimizer state; for models that do not fit.
     shard: bool = False
@@ -62,14 +61,14 @@ class TrainingConfig(Section):
     freeze: tuple[str, ...] = ()  # what is not trained, by name or its beginning: "encoder", "decoder.0"
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     threads: int = Field(0, ge=0, le=1024)  # of a process; 0: one a core
-    log_every: int = Field(50, ge=1)  # steps between lines of loss and speed
-    validate_every: int = Field(500, ge=1)  # steps between validations; a checkpoint follows each
+    log_every: Count = 50  # steps between lines of loss and speed
+    validate_every: Count = 500  # steps between validations; a checkpoint follows each
     tensorboard: bool = False  # write events for TensorBoard to RUN/tensorboard as well
-    keep_best: int = Field(1, ge=1)  # checkpoints of the best validations that stay
-    keep_last: int = Field(5, ge=1)  # checkpoints of the last validations that stay
+    keep_best: Count = 1  # checkpoints of the best validations that stay
+    keep_last: Count = 5  # checkpoints of the last validations that stay
     metric: Literal["bleu", "loss", "perplexity"] = "bleu"  # of validation: names the best checkpoint
-    patience: int = Field(0, ge=0)  # validations without a better `metric` before stopping; 0 is off
-    validation_beam_size: int = Field(1, ge=1)  # beam of the validation's translations; 1 is greedy
+    patience: CountOrNone = 0  # validations without a better `metric` before stopping; 0 is off
+    validation_beam_size: Size = 1  # beam of the validation's translations; 1 is greedy
 
     @model_validator(mode="after")
     def _preset_keeps_its_optimizer(self) -> TrainingConfig:

@@ -430,14 +430,27 @@ def test_a_folder_that_may_not_be_written() -> None:
     fails("may not be written into", "locked/my.toml")
 
 
-def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["_write_parts", "written_after"])
+def test_a_failed_write_changes_nothing(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "my.toml")
 
-    write(pool()[:300], "c.en", "c.de")
-    monkeypatch.setattr("nmt.holdout.write_file", full)
-    fails("No space left on device")
-    assert not Path("my.toml").exists()
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+    source, target = write(pool()[:300], "c.en", "c.de")
+    before = files()
+    with monkeypatch.context() as patch:
+        patch.setattr(f"nmt.holdout.{what}", full)
+        fails("No space left on device")
+    assert files() == before
+    init(Path("my.toml"), source, target)
+    before = files()
+    assert {"my.toml", "my-data/train.en"} < set(before)
+    monkeypatch.setattr(f"nmt.holdout.{what}", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        init(Path("my.toml"), source, target, force=True)
+    assert files() == before
 
 
 def test_names_that_toml_must_escape() -> None:
