@@ -52,15 +52,19 @@ def _library() -> Any:
     return library
 
 
-def usable(query_BHQN: Tensor, bias: Tensor | None, key_BHSN: Tensor) -> bool:
+def usable(query_BHQN: Tensor, key_BHSN: Tensor, value_BHSN: Tensor, bias: Tensor | None) -> bool:
     """Whether these can be had: float32 on the CPU, heads of whole vectors, a bias (B, 1, 1, S) or none."""
     sentences, _, _, width = query_BHQN.shape
     return (
-        query_BHQN.dtype == key_BHSN.dtype == torch.float32
+        query_BHQN.dtype == key_BHSN.dtype == value_BHSN.dtype == torch.float32
         and query_BHQN.device.type == "cpu"
         and width % 16 == 0
-        and query_BHQN.stride(3) == key_BHSN.stride(3) == 1
-        and (bias is None or bias.shape == (sentences, 1, 1, key_BHSN.size(2)))
+        and query_BHQN.stride(3) == key_BHSN.stride(3) == value_BHSN.stride(3) == 1
+        and value_BHSN.shape == key_BHSN.shape
+        and (
+            bias is None
+            or (bias.shape == (sentences, 1, 1, key_BHSN.size(2)) and bias.dtype == torch.float32)
+        )
         and not torch.is_autocast_enabled("cpu")
         and _library() is not None
     )
@@ -73,7 +77,7 @@ def attend(
 
     Args:
         query_BHQN, key_BHSN, value_BHSN: what `usable` accepts, of any strides but the last.
-        bias_B11S: 0 or -inf; without a gradient.
+        bias_B11S: 0 or -inf, of any strides; without a gradient.
         causal: query i looks at keys 0 .. i.
     """
     context: Any = _ShortAttention.apply(query_BHQN, key_BHSN, value_BHSN, bias_B11S, causal)  # type: ignore[no-untyped-call]
@@ -93,6 +97,7 @@ class _ShortAttention(torch.autograd.Function):
     ) -> Tensor:
         sentences, heads, queries, _ = query_BHQN.shape
         keys = key_BHSN.size(2)
+        bias_B11S = None if bias_B11S is None else bias_B11S.contiguous()
         context_BHQN = _heads_together(query_BHQN)
         weights = None
         if any(ctx.needs_input_grad[:3]):

@@ -211,6 +211,17 @@ def test_quantize(seed: int, rows: int, width: int, power: int) -> None:
     assert torch.equal(largest_N, torch.full_like(largest_N, 127))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_has_no_scale(value: float) -> None:
+    for place in range(20):
+        x_NI = torch.randn((2, 20), generator=torch.Generator().manual_seed(2))
+        expected_N1 = kernels.quantize(x_NI)[1]
+        x_NI[1, place] = value
+        scale_N1 = kernels.quantize(x_NI)[1]
+        assert torch.equal(scale_N1[0], expected_N1[0])
+        assert not scale_N1[1].isfinite()
+
+
 def test_a_row_is_quantized_as_if_alone() -> None:
     x_NI = torch.randn((7, 33), generator=torch.Generator().manual_seed(1))
     x_NI[3] *= 1e6

@@ -163,6 +163,21 @@ def test_rank_of_what_is_not_a_number() -> None:
         assert torch.equal(found[[0, 2]], whole[[0, 2]])
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_entry_that_is_not_finite_is_seen_wherever_it_is(precision: str, value: float) -> None:
+    hidden_NI, weight_VI, _ = make(7, 3, 37, 100, False)
+    matrix = Matrix(weight_VI, None, precision)
+    expected_NV = matrix.multiply(hidden_NI)
+    for place in range(37):
+        spoiled_NI = hidden_NI.clone()
+        spoiled_NI[1, place] = value
+        scores_NV = matrix.multiply(spoiled_NI)
+        assert not scores_NV[1].isfinite().any()
+        assert torch.equal(scores_NV[[0, 2]], expected_NV[[0, 2]])
+        assert matrix.rank(spoiled_NI, 4, 3)[0][1].tolist() == [-math.inf] * 4
+
+
 @pytest.mark.parametrize("place", [0, 31, 500, 699])
 def test_rank_where_one_score_is_not_a_number(place: int) -> None:
     hidden_NI, weight_VI, _ = make(6, 2, 16, 700, False)

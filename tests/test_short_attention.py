@@ -5,6 +5,7 @@ B sentences, H heads, Q queries, S keys, N width of a head.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,9 @@ from nmt.models.attention import additive_mask, scaled_dot_product
 from nmt.short_attention import attend, usable
 
 ONE = torch.zeros(1, 1, 1, 16)
-pytestmark = pytest.mark.skipif(not usable(ONE, None, ONE), reason="no AVX-512 here, or C is not compiled")
+pytestmark = pytest.mark.skipif(
+    not usable(ONE, ONE, ONE, None), reason="no AVX-512 here, or C is not compiled"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +76,7 @@ def check(
         return [context, *grads]
 
     def ours(query: Tensor, key: Tensor, value: Tensor, own_bias: Tensor | None, own_causal: bool) -> Tensor:
-        assert usable(query, own_bias, key)
+        assert usable(query, key, value, own_bias)
         return attend(query, key, value, own_bias, causal=own_causal)
 
     for one, other in zip(run(ours, torch.float32), run(formula, torch.float64), strict=True):
@@ -160,3 +163,27 @@ def test_what_is_not_a_number_stays_none(causal: bool) -> None:
         assert torch.equal(context[0, 7, 1], expected[0, 7, 1])
         others = torch.arange(20) != 7
         assert torch.equal(context[0, others], expected[0, others])
+
+
+def test_a_bias_of_any_strides() -> None:
+    generator = torch.Generator().manual_seed(3)
+    query, key, value = torch.randn(3, 2, 2, 7, 16, generator=generator).unbind(0)
+    bias = torch.zeros(2, 1, 1, 7)
+    bias[0, ..., 4:] = -math.inf
+    turned = bias.permute(3, 1, 2, 0).contiguous().permute(3, 1, 2, 0)
+    assert torch.equal(turned, bias)
+    assert turned.stride() != bias.stride()
+    assert torch.equal(
+        attend(query, key, value, turned, causal=False), attend(query, key, value, bias, causal=False)
+    )
+
+
+def test_what_is_not_usable() -> None:
+    query, key, value = torch.zeros(3, 2, 2, 7, 16).unbind(0)
+    bias = torch.zeros(2, 1, 1, 7)
+    assert usable(query, key, value, bias)
+    assert not usable(query, key, value.mT.contiguous().mT, bias)
+    assert not usable(query, key, value[:, :, :6], bias)
+    assert not usable(query, key, value.double(), bias)
+    assert not usable(query, key, value, bias.double())
+    assert not usable(query, key, value, bias[..., :6])

@@ -320,7 +320,7 @@ def scaled_dot_product(
     fused = query_BHQN.is_cuda or (pairs > _FUSED_FROM and not dropout)
     # Without gradients ours at any length: a sentence's bits must not depend on the longest beside it.
     ours = not dropout and not (fused and torch.is_grad_enabled())
-    if plain and ours and short_attention.usable(query_BHQN, bias, key_BHSN):
+    if plain and ours and short_attention.usable(query_BHQN, key_BHSN, value_BHSN, bias):
         return short_attention.attend(query_BHQN, key_BHSN, value_BHSN, bias, causal=causal)
     if plain and fused:
         return F.scaled_dot_product_attention(

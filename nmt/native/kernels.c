@@ -155,11 +155,7 @@ VERSIONS void nmt_quantize(const float *x, int64_t rows, int64_t width, int8_t *
     for (int64_t n = 0; n < rows; n++) {
         const float *row = x + n * width;
         int8_t *to = q + n * width;
-        float most = 1e-30f;
-        for (int64_t i = 0; i < width; i++) {
-            float size = row[i] < 0.0f ? -row[i] : row[i];
-            most = size > most ? size : most;
-        }
+        float most = largest_size(row, width);
         float inverse = 127.0f / most;
         for (int64_t i = 0; i < width; i++) {
             float y = row[i] * inverse;

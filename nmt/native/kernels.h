@@ -1,4 +1,4 @@
-/* What the inner loops share: exponentials, and attention of one query. */
+/* What the inner loops share: exponentials, sizes, and attention of one query. */
 #ifndef NMT_KERNELS_H
 #define NMT_KERNELS_H
 
@@ -34,6 +34,22 @@ INLINE int is_finite(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     return (bits & 0x7f800000u) != 0x7f800000u;
+}
+
+/* Of the largest of a row's entries, or 1e-30. Sizes are compared as integers, in whose order what is no number is above
+ * all: a row with one such entry has a scale that is no number. */
+INLINE float largest_size(const float *x, int64_t count) {
+    float largest = 1e-30f;
+    int32_t most;
+    memcpy(&most, &largest, 4);
+    for (int64_t i = 0; i < count; i++) {
+        int32_t size;
+        memcpy(&size, x + i, 4);
+        size &= 0x7fffffff;
+        most = size > most ? size : most;
+    }
+    memcpy(&largest, &most, 4);
+    return largest;
 }
 
 /* softmax(q k' / sqrt(width)) v for one query, one head and `count` keys. Key j is at keys + stride * j, or at

@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels.h"
+
 #define WIDE __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #define WIDE_INLINE static inline __attribute__((always_inline)) WIDE
 #if defined(__clang__)
@@ -129,11 +131,7 @@ WIDE_INLINE void tile_of_bytes(const nmt_matrix *w, int64_t at, const uint8_t *x
 
 /* A row on a scale of its own, 127 being its largest entry; 128 more, to be unsigned. `to` is padded. */
 WIDE_INLINE float row_as_bytes(const float *x, int64_t width, int64_t padded, uint8_t *to) {
-    float most = 1e-30f;
-    for (int64_t i = 0; i < width; i++) {
-        float size = x[i] < 0.0f ? -x[i] : x[i];
-        most = size > most ? size : most;
-    }
+    float most = largest_size(x, width);
     float inverse = 127.0f / most;
     for (int64_t i = 0; i < width; i++) {
         float y = x[i] * inverse;
