@@ -123,8 +123,8 @@ class Searching(Generic[Source, Result]):
         waiting = [index for index in self._waiting if index not in found]
         longest = len(self._sources[waiting[0]]) + 1
         if self._workers == 1 and self._tokens < 2 * longest:  # it was alone
-            raise SentenceError(
-                f"out of memory with a single sentence of {longest} tokens; lower --beam-size or "
+            raise SentenceMemoryError(
+                f"out of memory with a single sentence of {longest} tokens; lower the beam size or "
                 "search.max_source_tokens, or translate on another device",
                 waiting[0],
             ) from None
@@ -132,6 +132,10 @@ class Searching(Generic[Source, Result]):
         self._tokens = max(min(self._tokens // 2, longest * len(waiting) // 2), longest)
         # Each with room for a sentence.
         self._workers = max(1, min(_workers(len(waiting), self._device), self._tokens // longest))
+
+
+class SentenceMemoryError(SentenceError):
+    """There is not memory enough for a single sentence."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

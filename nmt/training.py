@@ -19,12 +19,13 @@ from typing import Any
 import torch
 
 from nmt import __version__
+from nmt.budget import SentenceMemoryError, is_out_of_memory
 from nmt.checkpoint import set_weights, weights_of
 from nmt.config import Config
 from nmt.continuation import check_files, finished_outcome, read_newest
 from nmt.data.batches import Batch, seeded
 from nmt.data.prepare import prepare, read_held_out
-from nmt.errors import DamagedModel
+from nmt.errors import DamagedModel, SentenceError, UserError
 from nmt.fine_tuning import freeze, tokenizers_from, tokenizers_of, weights_to_begin_with
 from nmt.fingerprints import Row, corpora_of, files_of, prepared_of
 from nmt.gradient import Gradient, target_tokens
@@ -192,6 +193,8 @@ class Trainer:
                     progress.validating = True
                     self._passed()
                     return self._stopped(stopped.number)
+                except (SentenceError, MemoryError, RuntimeError) as error:
+                    raise self._not_validated(error) from None
                 progress.validating = False
                 progress.finished = progress.reason_to_finish(settings)
                 self._passed()
@@ -214,6 +217,21 @@ class Trainer:
         if self.ranks.from_first(self.keeper.newest_step) < self.progress.step:
             self._save({}, scheduled=False, is_last=True)
         return self._outcome("interrupted; run the same command to continue", signal)
+
+    def _not_validated(self, error: Exception) -> Exception:
+        """What ends a training that cannot be validated, once what was trained is saved."""
+        no_memory = isinstance(error, SentenceMemoryError) or is_out_of_memory(error)
+        if not (no_memory or isinstance(error, SentenceError)):
+            return error
+        self.progress.validating = True
+        saved = self.ranks.size == 1 or (self.ranks.is_first and not self.parameters.in_parts)
+        if saved and self.keeper.newest_step() < self.progress.step:
+            self._save({}, scheduled=False, is_last=True)
+        what = "out of memory; it goes on from there where there is more, or on another training.device"
+        return UserError(
+            f"validation after step {self.progress.step:,}{' (which is saved)' if saved else ''}: "
+            f"{what if no_memory else error}"
+        )
 
     # One step
 

@@ -273,6 +273,7 @@ ALLOWED: dict[str, set[str]] = {
         *("nmt.models.recompute", "nmt.optimization", "nmt.checkpoint", "nmt.run", "nmt.validation"),
         *("nmt.device", "nmt.guided", "nmt.interrupt", "nmt.model_config"),
         *(
+            "nmt.budget",
             "nmt.continuation",
             "nmt.fine_tuning",
             "nmt.fingerprints",

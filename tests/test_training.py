@@ -492,3 +492,40 @@ def test_changed_corpora_are_named(tmp_path: Path, folder: Path) -> None:
         assert f"the {kind} corpus is not the one this run was begun with: its files changed (corpus/" in said
         assert f"{part}.{side}); put them back" in said
         file.write_text(text)
+
+
+@pytest.mark.parametrize("name", ["translator.Translator._search", "gradient.Gradient.loss_alone"])
+def test_memory_that_runs_out_in_a_validation_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    config = settings("training.max_steps=20", "training.validate_every=10")
+    expected = f"runs/validated-{name}"
+    train(config, expected)
+    run = f"runs/no-memory-{name}"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"nmt.{name}", fail)
+        for _ in range(2):  # the second begins with what the first could not do
+            with pytest.raises(
+                UserError, match=r"^validation after step 10 \(which is saved\): out of memory; it"
+            ):
+                train(config, run)
+            assert [path.name for path in Path(run, "checkpoints").iterdir()] == ["step-00000010"]
+    outcome, _ = train(config, run)
+    assert outcome.step == 20
+    assert weights(run).keys() == weights(expected).keys()
+    assert all(torch.equal(tensor, weights(expected)[key]) for key, tensor in weights(run).items())
+    assert [row for row in metrics(run) if row["event"] == "validation"] == [
+        row for row in metrics(expected) if row["event"] == "validation"
+    ]
+
+
+def test_a_mistake_of_ours_in_a_validation_is_not_taken_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr("nmt.translator.Translator._search", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        train(settings("training.max_steps=5", "training.validate_every=5"), "runs/mistaken")
