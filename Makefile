@@ -8,21 +8,22 @@ READY  := $(VENV)/.ready
 IMPORTED := ctranslate2, hypothesis, matplotlib.pyplot, nmt.cli.main, pytest, sacrebleu, sacremoses, transformers
 # Empty is unset: where nothing is kept compiled, each process and each test worker compiles everything anew.
 export PYTHONDONTWRITEBYTECODE :=
-# Of any recipe: `SET='training.max_steps=100 training.precision=bfloat16'` is added to each of its trainings.
-SET      ?=
-SETTINGS := $(addprefix --set ,$(SET))
 # A variable as the user gave it, or a default: recipes have defaults of their own for the same names.
 given = $(filter command environment override,$(firstword $(origin $(1))))
 choice = $(if $(call given,$(1)),$($(1)),$(2))
+# Of any recipe, for each of its trainings: `STEPS=100` (training.max_steps), `SET='training.precision=bfloat16 ...'`.
+SET      ?=
+LENGTH   := $(if $(call given,STEPS),STEPS=$(STEPS))
+SETTINGS := $(if $(LENGTH),--set training.max_steps=$(STEPS)) $(addprefix --set ,$(SET))
 # Ends make where a variable has a word that is not among those known, or none: name, value, known.
 known = $(if $(or $(filter-out $(3),$(2)),$(if $(strip $(2)),,none)),$(error $(1)="$(2)" is not known; choose from: $(strip $(3))))
 
-# A training's stamp holds the settings it was made with: $(1), such as STEPS=100, and SET. What is done is not done again,
-# so make ends where a stamp ($(2)) has others than are asked for now.
-made-with = $(strip $(1) SET="$(strip $(SET))")
+# A training's stamp holds the settings it was made with. What is done is not done again, so make ends where a
+# stamp ($(1)) has others than are asked for now.
+made-with = $(strip $(LENGTH) SET="$(strip $(SET))")
 stamp = @printf '%s\n' '$(subst ','\'',$(made-with))' > $@
 flat = x$(subst $(empty) ,_,$(strip $(1)))
-same = $(foreach s,$(wildcard $(2)),$(if $(strip $(file <$(s))),$(if $(filter-out $(call flat,$(made-with)),$(call flat,$(file <$(s)))),\
+same = $(foreach s,$(wildcard $(1)),$(if $(strip $(file <$(s))),$(if $(filter-out $(call flat,$(made-with)),$(call flat,$(file <$(s)))),\
   $(error $(subst .trained-,,$(s)) was trained with $(file <$(s)), not $(made-with); give the same, or remove $(dir $(s)) to begin anew))))
 # Ends make where words of a variable are no numbers: name, value.
 digits = 0 1 2 3 4 5 6 7 8 9
@@ -60,12 +61,10 @@ check: $(READY)  ## Formatting, lint, types, fast tests
 .PHONY: types
 types: $(READY)
 	rm -rf build/types && mkdir -p build/types/nmt
-	ln -s $(CURDIR)/nmt/* build/types/nmt/
-	ln -s $(CURDIR)/data build/types/nmt/data
-	ln -s $(CURDIR)/cli build/types/nmt/cli
-	cd build/types && MYPYPATH=.:$(CURDIR)/recipes $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p nmt
-	cd build/types && MYPYPATH=.:$(CURDIR)/recipes $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
-	  $(wildcard $(CURDIR)/recipes/*/*.py)
+	for path in nmt/*; do ln -s "../../../$$path" build/types/nmt/; done
+	ln -s ../../../data ../../../cli build/types/nmt/
+	cd build/types && MYPYPATH=.:../../recipes ../../$(BIN)/mypy --config-file ../../pyproject.toml -p nmt
+	cd build/types && MYPYPATH=.:../../recipes ../../$(BIN)/mypy --config-file ../../pyproject.toml ../../recipes/*/*.py
 
 format: $(READY)  ## Format the code
 	$(BIN)/ruff format .

@@ -59,7 +59,7 @@ def expand(expression: str, **variables: str) -> list[str]:
 
 
 def config_of(training: str, pair: str = "en-de", **variables: str) -> Config:
-    words = expand(f"$(call multi30k-options,{pair},{training})", **variables)
+    words = expand(f"$(call multi30k-options,{pair},{training}) $(SETTINGS)", **variables)
     assert words[::2] == ["--set"] * (len(words) // 2)
     return load_config(RECIPE / f"{variables.get('CONFIG', 'transformer')}.toml", words[1::2])
 
@@ -112,7 +112,7 @@ def test_pairs_and_protocols(pair: str) -> None:
     assert len(config.data.test_prefixes) == 3
 
 
-def test_the_steps_of_another_recipe_are_not_ours() -> None:
+def test_the_steps_are_those_of_the_file_or_those_given() -> None:
     assert config_of("baseline").training.max_steps == 5000
     assert config_of("baseline", STEPS="123").training.max_steps == 123
 

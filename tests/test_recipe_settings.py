@@ -121,7 +121,7 @@ def test_other_settings_than_a_training_was_made_with_are_refused(tmp_path: Path
         "iwslt14-de-en": ("runs/iwslt14-de-en/.trained-transformer", 'SET="a=1"'),
         "attention-history-multi30k": ("runs/attention-history/multi30k/.trained-bahdanau", 'STEPS=9 SET=""'),
         "multi30k": ("runs/multi30k/raw/en-de/.trained-baseline-1", 'STEPS=4 SET=""'),
-        "hansard": ("runs/hansard/.trained-en-fr", 'HANSARD_STEPS=4 SET=""'),
+        "hansard": ("runs/hansard/.trained-en-fr", 'STEPS=4 SET=""'),
     }
     for target, (name, text) in stamps.items():
         stamp = folder / name
@@ -152,3 +152,24 @@ def test_what_recipes_do_not_know(tmp_path: Path, target: str, variables: dict[s
     done = make(workshop(tmp_path / "work"), target, **variables)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "quickstart",
+        "attention-history",
+        "attention-history-multi30k",
+        "multi30k",
+        "multi30k-recurrent",
+        *RECIPES,
+    ],
+)
+def test_steps_are_those_of_every_training(tmp_path: Path, target: str) -> None:
+    folder = workshop(tmp_path / "work")
+    shown = make(folder, target, dry=True, STEPS="7", SET="training.seed=2").stdout.replace("\\\n", " ")
+    trainings = [line.split() for line in shown.splitlines() if "nmt train " in line]
+    assert trainings
+    for words in trainings:
+        assert [word for word in words if word.startswith("training.max_steps=")] == ["training.max_steps=7"]
+        assert "training.seed=2" in words

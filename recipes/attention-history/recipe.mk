@@ -4,7 +4,6 @@
 # Stamps (.trained-NAME, .evaluated-NAME) are made when a step is done: an interrupted recipe is gone on with.
 HISTORY := runs/attention-history
 HISTORY_SCRIPT := $(BIN)/python recipes/attention-history/history.py
-STEPS ?= 1500
 HISTORY_SYSTEMS := no-attention bahdanau \
   luong-dot luong-general luong-concat luong-location luong-local-m luong-local-p \
   luong-dot-feed luong-general-feed luong-concat-feed luong-location-feed luong-local-m-feed luong-local-p-feed \
@@ -12,9 +11,9 @@ HISTORY_SYSTEMS := no-attention bahdanau \
 SYSTEMS ?= $(HISTORY_SYSTEMS)
 ifneq ($(filter attention-history attention-history-multi30k,$(MAKECMDGOALS)),)
   $(call known,SYSTEMS,$(SYSTEMS),$(HISTORY_SYSTEMS))
-  $(if $(filter attention-history,$(MAKECMDGOALS)),$(call same,,$(SYSTEMS:%=$(HISTORY)/offline/.trained-%)))
+  $(if $(filter attention-history,$(MAKECMDGOALS)),$(call same,$(SYSTEMS:%=$(HISTORY)/offline/.trained-%)))
   $(if $(filter attention-history-multi30k,$(MAKECMDGOALS)),\
-    $(call same,STEPS=$(STEPS),$(SYSTEMS:%=$(HISTORY)/multi30k/.trained-%)))
+    $(call same,$(SYSTEMS:%=$(HISTORY)/multi30k/.trained-%)))
 endif
 
 # The [model] of each system. One gated layer a side, both directions in the encoder; Bahdanau's has its own.
@@ -68,9 +67,9 @@ $(HISTORY)/offline/.trained-%: recipes/attention-history/offline.toml $(HISTORY)
 	$(NMT) train $< --run $(HISTORY)/offline/$* $(addprefix --set model.,$(call history-model,offline,$*)) $(SETTINGS)
 	$(stamp)
 $(HISTORY)/multi30k/.trained-%: recipes/attention-history/multi30k.toml $(HISTORY)/multi30k/.corpus
-	$(NMT) train $< --run $(HISTORY)/multi30k/$* --set training.max_steps=$(STEPS) \
+	$(NMT) train $< --run $(HISTORY)/multi30k/$* \
 	  $(addprefix --set model.,$(call history-model,multi30k,$*)) $(SETTINGS)
-	$(call stamp,STEPS=$(STEPS))
+	$(stamp)
 
 # A model without attention aligns nothing; of the Transformer the best layer counts.
 history-gold = $(if $(filter no-attention,$(1)),,--gold-alignment $(2) --words punctuation \

@@ -9,7 +9,6 @@ HANSARD_RUN := runs/hansard
 HANSARD_SCRIPT := $(BIN)/python recipes/hansard/hansard.py
 HANSARD ?= $(or $(MIRROR),corpora)/hansard
 ALIGNMENTS ?= $(or $(MIRROR),corpora)/alignments
-HANSARD_STEPS ?= 6000
 
 # Of "en-fr" the first and the second language; the file of a prefix and a language, plain or .gz.
 hansard-source = $(firstword $(subst -, ,$(1)))
@@ -17,15 +16,14 @@ hansard-target = $(lastword $(subst -, ,$(1)))
 hansard-file = $(firstword $(wildcard $(1).$(2) $(1).$(2).gz))
 hansard-train = $(NMT) train recipes/hansard/transformer.toml --run $(HANSARD_RUN)/$(1)$(2) \
   --set data.train=$(HANSARD)/train --set data.validation=$(HANSARD)/dev --set data.test=$(HANSARD)/test \
-  --set data.source_language=$(call hansard-source,$(2)) --set data.target_language=$(call hansard-target,$(2)) \
-  --set training.max_steps=$(HANSARD_STEPS)
+  --set data.source_language=$(call hansard-source,$(2)) --set data.target_language=$(call hansard-target,$(2))
 hansard-evaluate = $(NMT) evaluate $(HANSARD_RUN)/$(1)$(2)-averaged --name $(1)$(2) --test-set test.$(2) \
   --source $(call hansard-file,$(HANSARD)/test,$(call hansard-source,$(2))) \
   --reference $(call hansard-file,$(HANSARD)/test,$(call hansard-target,$(2))) \
   --output $(HANSARD_RUN)/test.$(1)$(2) --results $(HANSARD_RUN)/results.json
 
 ifneq ($(filter hansard hansard-guided,$(MAKECMDGOALS)),)
-  $(call same,HANSARD_STEPS=$(HANSARD_STEPS),$(HANSARD_RUN)/.trained-*)
+  $(call same,$(HANSARD_RUN)/.trained-*)
 endif
 
 .PHONY: hansard hansard-guided
@@ -51,7 +49,7 @@ $(HANSARD_RUN)/.trained-%: recipes/hansard/transformer.toml $(HANSARD_RUN)/.chec
 	$(call hansard-train,,$*) $(SETTINGS)
 	rm -rf $(HANSARD_RUN)/$*-averaged
 	$(NMT) average $(HANSARD_RUN)/$* --last 5 --output $(HANSARD_RUN)/$*-averaged
-	$(call stamp,HANSARD_STEPS=$(HANSARD_STEPS))
+	$(stamp)
 
 $(HANSARD_RUN)/.evaluated-%: $(HANSARD_RUN)/.trained-%
 	$(call hansard-evaluate,,$*)
@@ -75,7 +73,7 @@ $(HANSARD_RUN)/.trained-guided-%: recipes/hansard/transformer.toml $(HANSARD_RUN
 	  --set data.alignment_words=punctuation --set training.guided_alignment=0.05 $(SETTINGS)
 	rm -rf $(HANSARD_RUN)/guided-$*-averaged
 	$(NMT) average $(HANSARD_RUN)/guided-$* --last 5 --output $(HANSARD_RUN)/guided-$*-averaged
-	$(call stamp,HANSARD_STEPS=$(HANSARD_STEPS))
+	$(stamp)
 
 $(HANSARD_RUN)/.evaluated-guided-%: $(HANSARD_RUN)/.trained-guided-%
 	$(call hansard-evaluate,guided-,$*)

@@ -1,5 +1,5 @@
 # Multi30k: what each usual step adds to Transformer-tiny, on two protocols (README.md). On the command line:
-# PAIR=en-de|de-en|en-fr PROTOCOL=raw|published SEEDS="1 2 3" ROWS="baseline ..." CONFIG=transformer|paper STEPS=N
+# PAIR=en-de|de-en|en-fr PROTOCOL=raw|published SEEDS="1 2 3" ROWS="baseline ..." CONFIG=transformer|paper
 # AVERAGE=N BACK=beam|sampling MIRROR=DIR_OR_URL SET="section.key=value ...".
 # Stamps (.trained-NAME, .evaluated-NAME) are made when a step is done, so that an interrupted one is gone on with.
 MULTI30K := runs/multi30k
@@ -15,7 +15,6 @@ MULTI30K_ROWS := $(call choice,ROWS,baseline sampling r-drop averaging back-tran
 MULTI30K_CONFIG := $(call choice,CONFIG,transformer)
 MULTI30K_AVERAGE := $(call choice,AVERAGE,$(if $(filter paper,$(MULTI30K_CONFIG)),10,5))
 MULTI30K_BACK := $(call choice,BACK,beam)
-MULTI30K_MADE_WITH := $(if $(call given,STEPS),STEPS=$(STEPS))
 
 # Names of nmt's registry; files of the same form may stand in their place.
 MULTI30K_CORPUS ?= multi30k
@@ -89,7 +88,7 @@ multi30k-options = --set 'data.train=[$(call multi30k-quoted,$(call multi30k-tra
   --set 'data.test=[$(call multi30k-quoted,$(foreach t,$(MULTI30K_TESTS),$(call multi30k-prefix,$(t))))]' \
   --set data.source_language=$(call multi30k-source,$(1)) --set data.target_language=$(call multi30k-target,$(1)) \
   $(if $(findstring back,$(2)),--set 'data.tags=[""$(comma)"<back>"]' --set 'data.weights=[$(MULTI30K_BACK_WEIGHTS)]') \
-  $(addprefix --set ,$(MULTI30K_SET_$(2))) $(if $(call given,STEPS),--set training.max_steps=$(STEPS))
+  $(addprefix --set ,$(MULTI30K_SET_$(2)))
 
 # Rows that cannot be had, and why.
 MULTI30K_IMPOSSIBLE := $(if $(filter %-fr,$(MULTI30K_PAIR)),back-translation only-back-translation) \
@@ -111,7 +110,7 @@ MULTI30K_NAMES := $(foreach r,$(MULTI30K_TAKEN),\
   $(if $(filter ensemble,$(r)),$(MULTI30K_ENSEMBLE),$(foreach s,$(MULTI30K_SEEDS),$(call multi30k-id,$(r))-$(s))))
 
 ifneq ($(filter multi30k,$(MAKECMDGOALS)),)
-  $(call same,$(MULTI30K_MADE_WITH),$(sort $(foreach r,$(filter-out ensemble,$(MULTI30K_TAKEN)),$(foreach s,$(MULTI30K_SEEDS),\
+  $(call same,$(sort $(foreach r,$(filter-out ensemble,$(MULTI30K_TAKEN)),$(foreach s,$(MULTI30K_SEEDS),\
     $(MULTI30K_HERE)/.trained-$(call multi30k-id,$(call multi30k-training,$(r)))-$(s)))))
 endif
 
@@ -145,7 +144,7 @@ $(call multi30k-folder,$(1))/.trained-$(call multi30k-id,$(2))-$(3): $(MULTI30K_
     $(call multi30k-fetched,$(1)) $(if $(findstring back,$(2)),$(call multi30k-folder,$(1))/back$(MULTI30K_SAMPLED)/.translated) | $(READY)
 	$(NMT) train $$< --run $(call multi30k-folder,$(1))/$(call multi30k-id,$(2))-$(3) $(call multi30k-options,$(1),$(2)) \
 	  --set training.seed=$(3) $(SETTINGS)
-	$$(call stamp,$(MULTI30K_MADE_WITH))
+	$$(stamp)
 endef
 
 # The pair's monolingual text, each sentence once, then its translation by the reverse pair's baseline of the first seed.

@@ -14,7 +14,7 @@ public-launch = $(call choice,LAUNCH,)
 define public-recipe
 ifneq ($$(filter $(1),$$(MAKECMDGOALS)),)
   $$(call known,SYSTEMS,$$(call choice,SYSTEMS,$$($(1)-systems)),$$(basename $$(notdir $$(wildcard recipes/$(1)/*.toml))))
-  $$(call same,,$$(patsubst %,runs/$(1)/.trained-%,$$(call choice,SYSTEMS,$$($(1)-systems))))
+  $$(call same,$$(patsubst %,runs/$(1)/.trained-%,$$(call choice,SYSTEMS,$$($(1)-systems))))
 endif
 
 corpora/$(1)/.complete: | $$(READY)

@@ -3,7 +3,7 @@
 QUICKSTART := runs/quickstart
 
 ifneq ($(filter quickstart,$(MAKECMDGOALS)),)
-  $(call same,,$(QUICKSTART)/.trained-*)
+  $(call same,$(QUICKSTART)/.trained-*)
 endif
 
 .PHONY: quickstart
