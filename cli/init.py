@@ -92,7 +92,12 @@ def summary(
     if split.removed:
         what = "left out of training" if layout.written else "those with its source will be dropped"
         lines.append(f"overlap     {split.removed:,} pairs repeat a validation or test line; {what}")
-    dropped = "".join(f"; {row.count:,} {row.reason}" for row in profile.dropped)
+    unwanted = [(row.count, row.reason) for row in profile.dropped]
+    again = profile.pairs - len(profile.kept) - sum(count for count, _ in unwanted)
+    why = ["duplicate"] * profile.drop_duplicates + ["copy"] * profile.drop_copies
+    if again:
+        unwanted.append((again, " or ".join(why)))
+    dropped = "".join(f"; {count:,} {reason}" for count, reason in unwanted)
     lines += [
         f"training    {len(profile.kept):,} usable pairs of {profile.pairs:,}{dropped}",
         f"chosen      {chosen['architecture']} {chosen['preset']}, {chosen['vocabulary_size']:,} "

@@ -23,8 +23,10 @@ Source = Annotated[
 def train(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Text, plain or .gz.")],
     output: Annotated[Path, typer.Option(help="The .model file to write.")],
-    type: Annotated[str, typer.Option(metavar="bpe|unigram|word|char")] = "bpe",
-    vocabulary_size: Annotated[int, typer.Option(min=8)] = 8000,
+    type: Annotated[
+        str, typer.Option(metavar="bpe|unigram|word|char", help="bpe and unigram: subwords.")
+    ] = "bpe",
+    vocabulary_size: Annotated[int, typer.Option(min=8, max=100_000_000, help="Entries.")] = 8000,
     character_coverage: Annotated[float, typer.Option(help="The rest is spelled in bytes.")] = 0.9999,
 ) -> None:
     """Train on one or more texts."""
@@ -39,12 +41,17 @@ def train(
         raise UserError(f"--type {type} is not known; use bpe, unigram, word or char")
     if not 0.98 <= character_coverage <= 1:
         raise UserError(f"--character-coverage {character_coverage} is not between 0.98 and 1")
-    trained = train_tokenizer(
-        (line for file in files for line in read_lines(file)),
-        type=type,
-        vocabulary_size=vocabulary_size,
-        character_coverage=character_coverage,
-    )
+    try:
+        trained = train_tokenizer(
+            (line for file in files for line in read_lines(file)),
+            type=type,
+            vocabulary_size=vocabulary_size,
+            character_coverage=character_coverage,
+        )
+    except UserError as error:  # in the words of a configuration
+        for name in ("vocabulary_size", "character_coverage"):
+            error.message = error.message.replace(f"tokenizer.{name}", f"--{name.replace('_', '-')}")
+        raise
     write_file(output, trained.model)
     out.note(f"{output}: {type}, {len(trained):,} entries")
 

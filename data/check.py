@@ -248,6 +248,8 @@ class _Examination:
             except UserError:
                 self.findings.note("not two columns", self.source, number, f"{text.count(chr(9))} tabs")
             else:
+                for side, column in enumerate((source, target)):
+                    self.words[side] += len(column.split())
                 self._pair(source, target, number)
         if not any(self.lines) and not self.broken:
             self.findings.note("empty", self.source, 0)
@@ -262,6 +264,8 @@ class _Examination:
             if raw_target is not None:
                 self.lines[1] = number
                 target = self._line(raw_target, self.target, number)
+            for side, text in enumerate((source, target)):
+                self.words[side] += len(text.split()) if text else 0
             if source is not None and target is not None:
                 self._pair(source, target, number)
         if self.broken:
@@ -332,8 +336,6 @@ class _Examination:
         self.dropper.reason(source, target, file=self.source, line=number)
         source, target = source.strip(), target.strip()
         source_words, target_words = len(source.split()), len(target.split())
-        self.words[0] += source_words
-        self.words[1] += target_words
         if not source or not target:
             kind = "blank source" if target else "blank target" if source else "blank on both sides"
             self.findings.note(kind, self.target if source else self.source, number)

@@ -1,8 +1,9 @@
 """Where a mirror may have a file of a corpus, and text that it has packed.
 
 A mirror is a folder or an http or https URL. It may hold the files of several corpora, each in the folder
-that the registry names (`folder`), or those of one without folders; and plain text as NAME.gz. What is
-checked is always the file as the registry has it.
+that the registry names (`folder`), or those of one without folders; a folder may also have it one level
+below, as in multi30k/raw; and plain text as NAME.gz. What is checked is always the file as the registry
+has it.
 """
 
 from __future__ import annotations
@@ -30,14 +31,20 @@ def places(file: CorpusFile, mirror: str | Path) -> list[str | Path]:
         folder = Path(mirror)
         if not folder.is_dir():
             raise UserError("the mirror is no folder; give a folder or an http or https URL", file=folder)
-        if file.folder and (folder / file.folder).is_dir():
-            folder = folder / file.folder
-        return [folder / name for name in names]
+        return [place / name for place in _folders(folder, file.folder) for name in names]
     if not str(mirror).startswith(("http://", "https://")):
         raise UserError(f"the mirror {mirror} is neither http nor https; give such a URL or a folder")
     root = str(mirror).rstrip("/")
     folders = [f"{root}/{file.folder}", root] if file.folder else [root]
     return [f"{folder}/{name}" for folder in folders for name in names]
+
+
+def _folders(mirror: Path, own: str | None) -> list[Path]:
+    if own is None:
+        return [mirror]
+    if (mirror / own).is_dir():
+        return [mirror / own]
+    return [mirror, *sorted(path for path in mirror.glob(f"*/{own}") if path.is_dir())]
 
 
 def is_packed(place: str | Path, file: CorpusFile) -> bool:

@@ -136,17 +136,17 @@ def _generate(split: str, count: int, seed: int) -> Iterator[Pair]:
 def write_corpus(folder: Path, *, seed: int = 1, sizes: Mapping[str, int] = SPLITS) -> list[Path]:
     """Writes SPLIT.en, SPLIT.de and SPLIT.align (Pharaoh, "0-0 1-2") for each split of `sizes`.
 
-    UTF-8, one sentence a line. Each file appears whole or not at all.
+    UTF-8, one sentence a line. Each file appears whole or not at all; what is there with other text stays.
 
     Returns:
         The files, in the order written.
 
     Raises:
-        UserError: as `generate` does, or if the folder cannot be written.
+        UserError: as `generate` does, if the folder cannot be written, or if a file has other text.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = []
+        texts: dict[Path, str] = {}
         for split, pairs in [(split, generate(split, count, seed=seed)) for split, count in sizes.items()]:
             kept = list(pairs)
             columns = {
@@ -155,10 +155,14 @@ def write_corpus(folder: Path, *, seed: int = 1, sizes: Mapping[str, int] = SPLI
                 "align": [" ".join(f"{i}-{j}" for i, j in pair.alignment) for pair in kept],
             }
             for suffix, lines in columns.items():
-                written.append(folder / f"{split}.{suffix}")
-                write_file(written[-1], "".join(f"{line}\n" for line in lines))
+                texts[folder / f"{split}.{suffix}"] = "".join(f"{line}\n" for line in lines)
+        for file, text in texts.items():
+            if file.exists() and file.read_bytes() != text.encode():
+                raise UserError("is there with other text; remove it, or choose another folder", file=file)
+        for file, text in texts.items():
+            write_file(file, text)
     except OSError as error:
         raise UserError(
             f"cannot write the corpus: {error.strerror}; choose another folder", file=folder
         ) from error
-    return written
+    return list(texts)

@@ -22,6 +22,7 @@ PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SPECIAL_IDS = frozenset((PAD, UNK, BOS, EOS))
 
 SPACE = "\u2581"  # SentencePiece writes blanks as this character
+LONGEST_LINE = 65_536  # bytes; the tokenizer is not trained on longer ones
 _BYTES_AND_SPECIALS = 256 + len(SPECIAL_IDS)
 _UNKNOWN_SURFACE = "<unk>"
 _seed_lock = threading.Lock()
@@ -251,7 +252,7 @@ def train_tokenizer(
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
             hard_vocab_limit=subwords,
-            max_sentence_length=65_536,
+            max_sentence_length=LONGEST_LINE,
             num_threads=threads,
             unk_surface=_UNKNOWN_SURFACE,
             minloglevel=2,
@@ -284,5 +285,10 @@ def _training_error(message: str, vocabulary_size: int, lines: int) -> UserError
             f"tokenizer.vocabulary_size = {vocabulary_size} is less than the corpus needs; set it to "
             f"{least} or more, or lower tokenizer.character_coverage",
             least=least,
+        )
+    if "sentences_.empty()" in message:
+        return UserError(
+            f"each of the {lines:,} lines has more than {LONGEST_LINE:,} bytes, which SentencePiece passes "
+            "over; cut them"
         )
     return UserError(f"SentencePiece could not train the tokenizer: {message}")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from nmt.config_file import parse_config
 from nmt.data.tokenizer import Tokenizer, VocabularySizeError, train_tokenizer
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 from nmt.holdout import Layout
 from nmt.profile import SAMPLE, Pairs, Profile, spread
 
@@ -308,7 +308,7 @@ def _time(seconds: float) -> str:
     for unit, size in (("days", 86_400), ("hours", 3600)):
         if seconds > 2 * size:
             return f"{seconds / size:,.0f} {unit}"
-    return f"{max(1, math.ceil(seconds / 60))} minutes"
+    return counted(max(1, math.ceil(seconds / 60)), "minute")
 
 
 def render(choices: Sequence[Choice], heading: str) -> str:
@@ -334,8 +334,12 @@ def render(choices: Sequence[Choice], heading: str) -> str:
     text = "\n".join(lines) + "\n"
     try:
         text.encode()
-    except UnicodeEncodeError:
-        raise UserError("a path is not UTF-8 and cannot stand in a configuration; rename it") from None
+    except UnicodeEncodeError as error:
+        broken = next(row for row in text.split("\n") if row.count(text[error.start])).partition(" = ")[2]
+        raise UserError(
+            f"the path {broken!a} is not UTF-8, or this locale is not, and cannot stand in a "
+            "configuration; rename it, or set LC_ALL=C.UTF-8"
+        ) from None
     parse_config(text, file="the advised configuration")
     return text
 

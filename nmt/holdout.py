@@ -226,7 +226,7 @@ def _choose(
     if fewest < FEWEST // 2:
         raise UserError(
             f"the lines repeat each other so much that only {fewest} pairs could be held out; give "
-            "--validation PREFIX and --test PREFIX",
+            f"{' and '.join(f'--{name} PREFIX' for name in wanted)}, of other text",
             file=corpus.source,
         )
     return chosen

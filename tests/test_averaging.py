@@ -104,6 +104,18 @@ def test_best_that_are_gone(run: Path, removed: list[int], count: int, said: str
         best_checkpoints(run, count)
 
 
+def test_a_mean_does_not_go_among_the_checkpoints(run: Path, tmp_path: Path) -> None:
+    said = Nmt(tmp_path).error("average", "run", "--last", 2, "--output", "run/checkpoints/step-00000099")
+    assert "step-00000099: is where the run keeps its checkpoints; choose another --output" in said
+    assert not (run / "checkpoints/step-00000099").exists()
+
+
+def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    said = Nmt(tmp_path).error("average", "corpus", "--output", "mean")
+    assert "corpus: has no checkpoint; train it first, or name another run" in said
+
+
 def test_one_of_the_two(run: Path, tmp_path: Path) -> None:
     arguments = ["average", "run", "--best", 2, "--last", 2, "--output", "mean"]
     assert "give one of them" in Nmt(tmp_path).error(*arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,25 @@ def test_every_place_is_found_and_the_first_kept(tmp_path: Path) -> None:
     assert places(report, "invalid UTF-8") == [("en", line) for line in (2, 4, 6, 8, 10)]
     assert "byte 4" in str(finding.places[0])
     assert report.rows()[0][:3] == ("error", "invalid UTF-8", 10)
+
+
+@pytest.mark.parametrize("pipe", ["t.en", "t.de"])
+def test_pipes_are_refused_unread(tmp_path: Path, pipe: str) -> None:
+    """What is read of them to look whether they can be opened would be gone."""
+    prefix = write(tmp_path, SOURCE, TARGET)
+    (tmp_path / pipe).unlink()
+    os.mkfifo(tmp_path / pipe)
+    with pytest.raises(
+        UserError, match=f"{pipe}: is no regular file, and the doctor reads a corpus more than"
+    ):
+        examine(prefix, "en", "de")
+
+
+def test_words_of_lines_without_another_side(tmp_path: Path) -> None:
+    report = examine(write(tmp_path, b"a b c\n" * 3, b"x y\n"), "en", "de")
+    assert (report.source_words, report.target_words) == (9, 2)
+    report = examine(write(tmp_path, b"a b c\n" * 2, b"x y\ncaf\xe9\n"), "en", "de")
+    assert (report.source_words, report.target_words) == (6, 2)
 
 
 def test_unequal_counts(tmp_path: Path) -> None:

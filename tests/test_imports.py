@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -396,6 +398,16 @@ def test_modules_import_what_the_table_allows() -> None:
 def test_the_check_sees(module: str, text: str, imported: str) -> None:
     assert list(imports_of(ast.parse(text))) == [imported]
     assert not is_allowed(module, imported)
+
+
+def test_the_map_in_the_readme_is_whole() -> None:
+    """Every module is in it, and what it names is there."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Where things are")[1].split("```")[1]
+    named = set(re.findall(r"[\w*]+\.py", text))
+    folders = [ROOT / name for name in ("data", "nmt", "nmt/models")]
+    modules = {path.name for folder in folders for path in folder.glob("*.py")} - {"__init__.py"}
+    assert {name for name in modules if not any(fnmatch(name, pattern) for pattern in named)} == set()
+    assert {pattern for pattern in named if not any(fnmatch(name, pattern) for name in modules)} == set()
 
 
 def test_imports_go_round_nowhere() -> None:

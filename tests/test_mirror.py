@@ -74,6 +74,14 @@ def test_plain_or_packed_at_the_top_or_in_its_folder(
     assert sorted(file.name for file in (tmp_path / "c").iterdir()) == [".lock", "t.en"]
 
 
+def test_its_own_folder_one_level_below(tmp_path: Path, mirror: Path, corpus: Path) -> None:
+    for name, content in (("a/tok", b"of another corpus\n"), ("b/tok", TEXT), ("c", TEXT)):
+        (mirror / name).mkdir(parents=True)
+        (mirror / name / ("u.en" if name == "a/tok" else "t.en")).write_bytes(content)
+    fetch(corpus, tmp_path / "out", mirror=str(mirror))
+    assert (tmp_path / "out/t.en").read_bytes() == TEXT
+
+
 def test_its_own_folder_comes_first(tmp_path: Path, mirror: Path, place: str, corpus: Path) -> None:
     (mirror / "t.en").write_text("of another corpus\n")
     (mirror / "tok").mkdir()

@@ -20,7 +20,7 @@ import pytest
 from nmt.config import Config
 from nmt.config_file import parse_config
 from nmt.data import blocks, encode, prepare, scan, sums, unfinished
-from nmt.data.corpus import read_parallel
+from nmt.data.corpus import read_lines, read_parallel
 from nmt.data.filter import Dropper, Filter, HeldOut
 from nmt.data.prepare import TrainingData
 from nmt.data.prepare import prepare as prepare_data
@@ -245,6 +245,30 @@ def test_what_was_done_is_not_done_again(folder: Path, monkeypatch: pytest.Monke
         interrupt_at(patch, encode.Encoder, "__call__", 42 - 6 + 1)
         data = prepare_data(config(folder), folder / "prepared")
     assert contents(data) == expected
+
+
+def test_overlap_is_of_the_held_out_sets_at_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preparation that was begun with another validation set is begun anew."""
+    lines = {side: list(read_lines(folder / f"a.{side}")) for side in ("en", "de")}
+    for side, text in lines.items():
+        (folder / f"seen.{side}").write_text("".join(f"{line}\n" for line in text[:9]))
+        (folder / f"unseen.{side}").write_text("".join(f"nowhere {i} {side}\n" for i in range(9)))
+
+    def validated_on(name: str) -> Config:
+        return config(folder, f'data.validation="{folder / name}"', "data.drop_overlap=false")
+
+    def overlap(begun: str, validation: str) -> list[str]:
+        root = folder / f"prepared-{begun}"
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, encode.Encoder, "__call__", 1)
+            with pytest.raises(KeyboardInterrupt):
+                prepare_data(validated_on(begun), root)
+        warned: list[str] = []
+        prepare_data(validated_on(validation), root, warn=warned.append)
+        return warned
+
+    assert overlap("seen", "unseen") == []
+    assert "lines of data.validation" in overlap("unseen", "seen")[0]
 
 
 def test_what_others_have_begun_stays_for_a_week(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,6 +312,41 @@ def test_what_is_no_run_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "photos" / "cat.jpg").read_text() == "cat"
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_configuration_alone_is_no_run(nmt: Nmt, restart: bool) -> None:
+    """It may be the user's own, with what else the folder holds."""
+    mine = "# my own comments\n" + TINY
+    for name in ("project", "alone"):
+        (nmt.folder / name).mkdir()
+        (nmt.folder / name / "config.toml").write_text(mine)
+    (nmt.folder / "project" / "thesis.txt").write_text("all of it")
+    options = ["--restart"] if restart else []
+    said = nmt.error("train", "project/config.toml", "--run", "project", *options)
+    assert "project: is not empty and not a run (it holds config.toml, thesis.txt)" in said
+    assert "is not empty" in nmt.error("train", "alone/config.toml", "--run", "alone", *options)
+    assert sorted(str(path.relative_to(nmt.folder)) for path in nmt.folder.glob("*/*")) == [
+        "alone/config.toml",
+        "project/config.toml",
+        "project/thesis.txt",
+    ]
+    assert (nmt.folder / "project/config.toml").read_text() == mine
+
+
+def test_checkpoints_make_a_run_without_its_environment(run: Run) -> None:
+    save(run, 1, 5)
+    run.close()
+    (run.folder / "environment.json").unlink()
+    with Run.open(run.folder, CONFIG) as again:
+        assert steps(again) == [1]
+
+
+def test_killed_before_its_configuration_was_written_it_begins(run: Run) -> None:
+    run.close()
+    (run.folder / "config.toml").unlink()
+    Run.open(run.folder, CONFIG).close()
+    assert load_config(run.folder / "config.toml") == CONFIG
+
+
 def test_training_refuses_a_run_in_use(nmt: Nmt) -> None:
     (nmt.folder / "tiny.toml").write_text(TINY)
     with Run.open(nmt.folder / "runs" / "tiny", load_config(nmt.folder / "tiny.toml")):

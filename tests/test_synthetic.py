@@ -193,6 +193,15 @@ def test_the_corpus_is_determined_by_its_seed(tmp_path: Path) -> None:
         assert all(re.fullmatch(r"\d+-\d+( \d+-\d+)*", line) for line in links)
 
 
+def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "train.de").write_text("my own corpus\n")
+    with pytest.raises(UserError, match=r"train\.de: is there with other text; remove it, or choose another"):
+        write_corpus(tmp_path, sizes=SMALL_SIZES)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.de"]
+    (tmp_path / "train.de").unlink()
+    assert write_corpus(tmp_path, sizes=SMALL_SIZES) == write_corpus(tmp_path, sizes=SMALL_SIZES)
+
+
 def test_a_larger_split_starts_alike() -> None:
     assert list(generate("test", 30, seed=3)) == list(generate("test", 60, seed=3))[:30]
 
