@@ -173,3 +173,14 @@ def test_steps_are_those_of_every_training(tmp_path: Path, target: str) -> None:
     for words in trainings:
         assert [word for word in words if word.startswith("training.max_steps=")] == ["training.max_steps=7"]
         assert "training.seed=2" in words
+
+
+@pytest.mark.parametrize("seeds", ["1", "2", "2 3"])
+def test_all_seeds_train_on_one_back_translation(tmp_path: Path, seeds: str) -> None:
+    folder = workshop(tmp_path / "work")
+    shown = make(folder, "multi30k", dry=True, ROWS="only-back-translation", SEEDS=seeds).stdout
+    (translated,) = [line.split()[2] for line in shown.splitlines() if "nmt translate " in line]
+    assert translated == "runs/multi30k/raw/de-en/baseline-1"
+    trained = [line.partition(" --run ")[2].split()[0] for line in shown.splitlines() if "nmt train " in line]
+    expected = [f"runs/multi30k/raw/en-de/only-back-translation-{seed}" for seed in seeds.split()]
+    assert sorted(trained) == sorted([translated, *expected])

@@ -23,6 +23,7 @@ MULTI30K_MONO_CORPUS ?= multi30k-mono
 # Back-translation: options of `nmt translate` (int8 is for CPUs, and quick enough), and how often a pair is seen in an epoch.
 MULTI30K_BACK_OPTIONS ?= --device cpu --precision int8
 MULTI30K_BACK_WEIGHTS ?= 2,1
+MULTI30K_BACK_SEED ?= 1
 MULTI30K_BACK_beam := --beam-size 5
 MULTI30K_BACK_sampling := --sample --seed 1
 MULTI30K_SAMPLED := $(if $(filter sampling,$(MULTI30K_BACK)),-sampled)
@@ -147,7 +148,8 @@ $(call multi30k-folder,$(1))/.trained-$(call multi30k-id,$(2))-$(3): $(MULTI30K_
 	$$(stamp)
 endef
 
-# The pair's monolingual text, each sentence once, then its translation by the reverse pair's baseline of the first seed.
+# The pair's monolingual text, each sentence once, then its translation by the reverse pair's baseline of one seed, which is
+# the same whatever seeds are asked for: all of them train on one translation.
 multi30k-held-out = $(foreach t,val $(MULTI30K_TESTS),$(call multi30k-file,$(t),$(call multi30k-target,$(1))))
 define multi30k-back-rules
 $(call multi30k-folder,$(1))/back$(MULTI30K_SAMPLED)/.text: corpora/multi30k-mono/.complete $(call multi30k-fetched,$(1)) | $(READY)
@@ -188,12 +190,12 @@ $(MULTI30K_HERE)/.evaluated-$(call multi30k-id,$(1))-$(2): $(MULTI30K_HERE)/.tra
 	@touch $$@
 endef
 
-$(foreach p,$(sort $(MULTI30K_PAIR) $(call multi30k-reverse,$(MULTI30K_PAIR))),$(foreach s,$(MULTI30K_SEEDS),\
+$(foreach p,$(sort $(MULTI30K_PAIR) $(call multi30k-reverse,$(MULTI30K_PAIR))),$(foreach s,$(sort $(MULTI30K_BACK_SEED) $(MULTI30K_SEEDS)),\
   $(foreach t,baseline sampling r-drop only-r-drop back-translation only-back-translation,\
     $(eval $(call multi30k-train-rule,$(p),$(t),$(s))))))
 $(foreach s,$(MULTI30K_SEEDS),$(foreach r,$(filter-out ensemble,$(MULTI30K_KNOWN_ROWS)),\
   $(eval $(call multi30k-row-rule,$(r),$(s)))))
-$(eval $(call multi30k-back-rules,$(MULTI30K_PAIR),$(call multi30k-reverse,$(MULTI30K_PAIR)),$(firstword $(MULTI30K_SEEDS))))
+$(eval $(call multi30k-back-rules,$(MULTI30K_PAIR),$(call multi30k-reverse,$(MULTI30K_PAIR)),$(MULTI30K_BACK_SEED)))
 
 MULTI30K_MODELS := $(foreach s,$(MULTI30K_SEEDS),$(call multi30k-model,$(MULTI30K_ENSEMBLE_OF),$(s)))
 $(MULTI30K_HERE)/.evaluated-$(MULTI30K_ENSEMBLE): \
