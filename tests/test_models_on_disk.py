@@ -412,3 +412,65 @@ def test_a_standard_input_that_is_closed(tiny_run: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip() == "nmt: standard input is closed; name a file"
+
+
+PROGRAM = [sys.executable, "-P", "-c", "from nmt.cli.main import main; main()"]
+CLOSED = "nmt: standard output is closed; open it, or name a file to write to"
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code", "said"),
+    [
+        (">&-", ["--version"], 2, CLOSED),
+        (">&-", ["tokenizer", "encode", "t.model"], 2, CLOSED),
+        (
+            ">&-",
+            ["data", "synthesize", "--output", "new", "--train", "3", "--held-out", "3"],
+            0,
+            "new: 12 files, ",
+        ),
+        ("2>&-", ["--version"], 0, ""),
+        ("2>&-", ["info", "nothing"], 2, ""),
+        (">&- 2>&-", ["data", "synthesize", "--output", "new", "--train", "3", "--held-out", "3"], 0, ""),
+    ],
+)
+def test_streams_that_are_closed(
+    tiny_run: Path, tmp_path: Path, closed: str, arguments: list[str], code: int, said: str
+) -> None:
+    shutil.copy(tiny_run / "runs/tiny/best/tokenizer.model", tmp_path / "t.model")
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *PROGRAM, *arguments],
+        cwd=tmp_path,
+        input="a line\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr[: len(said) or None].strip()) == (code, said.strip())
+    assert (tmp_path / "new").exists() == ("new" in arguments)
+
+
+def test_a_tokenizer_is_not_written_over_its_text(tmp_path: Path) -> None:
+    text = "".join(f"{line}\n" for line in range(1000))
+    (tmp_path / "t.en").write_text(text)
+    assert "t.en: is the input too" in Nmt(tmp_path).error("tokenizer", "train", "t.en", "--output", "t.en")
+    assert (tmp_path / "t.en").read_text() == text
+
+
+def test_a_tokenizer_speaks_of_options(tmp_path: Path) -> None:
+    (tmp_path / "t.en").write_text("a line of text\n")
+    train = ("tokenizer", "train", "t.en", "--output", "t.model", "--vocabulary-size")
+    assert "nmt: --vocabulary-size = 200 leaves no room" in Nmt(tmp_path).error(*train, 200)
+    assert "nmt: --vocabulary-size = 9000 is more than the corpus" in Nmt(tmp_path).error(*train, 9000)
+
+
+def test_lines_that_sentencepiece_passes_over(tmp_path: Path) -> None:
+    (tmp_path / "t.en").write_text("word " * 20_000 + "\n")
+    said = Nmt(tmp_path).error("tokenizer", "train", "t.en", "--output", "t.model", "--vocabulary-size", 400)
+    assert "each of the 1 lines has more than 65,536 bytes, which SentencePiece passes over; cut them" in said
+
+
+def test_ids_of_thousands_of_digits(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids").write_text("9" * 5000 + "\n")
+    model = tiny_run / "runs/tiny/best/tokenizer.model"
+    assert "ids:1: 999" in Nmt(tmp_path).error("tokenizer", "decode", model, "ids", "--ids")
