@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import partial
@@ -97,7 +98,9 @@ class Searching(Generic[Source, Result]):
         self._copies = None
         if forks:
             sources = [[self._sources[i] for i in share] for share in self._shares]
-            self._copies = Copies([partial(self._search, share, self._each) for share in sources])
+            # Where no more processes may be begun, threads share the work.
+            with contextlib.suppress(OSError):
+                self._copies = Copies([partial(self._search, share, self._each) for share in sources])
 
     @property
     def _each(self) -> int:

@@ -88,7 +88,15 @@ class Copies(Generic[Result]):
         before = self._last.pop(place, None)
         ended, alive = os.pipe()
         parent = os.getpid()
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError:
+            receiver.close()
+            sender.close()
+            for end in (ended, alive, before):
+                if end is not None:
+                    os.close(end)
+            raise
         if not child:
             for copies in self._all:  # whoever reads of another would keep it from noticing that nobody does
                 for connection in copies._places:

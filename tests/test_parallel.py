@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -137,6 +139,7 @@ def test_one_that_dies_lets_the_next_begin() -> None:
 
 
 _PARENT = """
+import errno
 import itertools, sys, time
 from nmt.parallel import Copies
 
@@ -250,3 +253,39 @@ def test_a_search_in_processes_finds_what_one_finds(monkeypatch: pytest.MonkeyPa
     pids = {pid for _, pid in found}
     assert parent not in pids
     assert len(pids) > 2  # what was left is searched in processes too
+
+
+def refuse() -> int:
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+def test_processes_that_cannot_begin_leave_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", refuse)
+        for _ in range(5):
+            with pytest.raises(BlockingIOError):
+                Copies([partial(count, 0, 2)] * 2)
+    assert descriptors() == before
+    assert sorted(Copies([partial(count, 0, 2)] * 2)) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert descriptors() == before
+
+
+def test_where_no_process_can_begin_threads_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    monkeypatch.setattr(os, "fork", refuse)
+    at_work = set()
+
+    def search(sources: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[int, int]]:
+        at_work.add(threading.get_ident())
+        for index, source in enumerate(sources):
+            yield index, source[0]
+
+    sources = [[number] for number in range(400)]
+    searching = Searching(search, sources, batch_tokens=100, device=torch.device("cpu"), model=None)
+    assert searching.results() == list(range(400))
+    assert len(at_work) == 2
