@@ -6,23 +6,24 @@ mistake with one line that names the file, the line and the nearest valid key.
 
 from __future__ import annotations
 
-import difflib
 import glob
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
 from nmt.config import OPTIONAL_SECTIONS, SECTIONS, Config, SearchConfig, TokenizerConfig
+from nmt.config_mistakes import Source, in_words, suggest
 from nmt.errors import UserError
 from nmt.idle import idle_keys
-from nmt.model_config import MODEL_SECTIONS
+from nmt.model_config import MODEL_SECTIONS, Section
 from nmt.presets import DEFAULT_PRESET, PRESETS, RATES, TRAINING_PRESETS
 
-_TEXT_KEYS = ("source_language", "target_language", "device", "initialize_from")
+_SECTIONS = {**SECTIONS, **OPTIONAL_SECTIONS}  # but [model], whose keys depend on the architecture
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = (), *, strict: bool = False) -> Config:
@@ -105,111 +106,136 @@ def parse_config(
             raise UserError(f"{section} is a section; write [{section}]", file=file)
         values[section][key] = value
         set_from[location] = override
-    return _build(values, text, file, set_from, strict=strict)
+    return _build(values, Source(text, file, set_from), strict=strict)
 
 
 def parse_override(override: str) -> tuple[tuple[str, str], Any]:
-    """``training.seed=2`` -> (("training", "seed"), 2). A value that is not TOML is taken as a string."""
+    """``training.seed=2`` -> (("training", "seed"), 2).
+
+    What is not TOML is text; so is what has no quotes where a key takes text and no number: a file may be
+    called 2016, and nan and inf are language codes.
+
+    Raises:
+        UserError: it is not of that form.
+    """
     name, equals, raw = override.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and dot and section and key):
+    section, _, key = map(str.strip, name.partition("."))
+    raw = raw.strip()
+    if not (equals and section and key):
         raise UserError(f"--set {override}: not of the form section.key=value; e.g. --set training.seed=2")
-    if key.strip() in _TEXT_KEYS:
-        return (section, key), raw.strip().strip("\"'")  # nan and inf are language codes, not numbers
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except (ValueError, RecursionError):  # no TOML; thousands of digits; nested without end
-        value = raw.strip()
+        value = raw
+    if _takes_text(section, key) and not isinstance(value, str | list):
+        value = raw
     return (section, key), value
 
 
-def _build(
-    values: dict[str, Any],
-    text: str,
-    file: str | Path,
-    set_from: Mapping[tuple[str, ...], str],
-    *,
-    strict: bool,
-) -> Config:
+def _takes_text(section: str, key: str) -> bool:
+    """Whether a key takes text, or text and lists of it, and nothing else, whatever the architecture."""
+    kinds = list(MODEL_SECTIONS.values()) if section == "model" else [_SECTIONS.get(section, Section)]
+    fields = [kind.model_fields[key] for kind in kinds if key in kind.model_fields]
+    return bool(fields) and all(_is_text(field.annotation) for field in fields)
+
+
+def _is_text(annotation: Any) -> bool:
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    single = [kind for kind in kinds if kind not in (NoneType, tuple[str, ...])]
+    return bool(single) and all(
+        kind is str or (get_origin(kind) is Literal and all(isinstance(name, str) for name in get_args(kind)))
+        for kind in single
+    )
+
+
+def _build(values: dict[str, Any], source: Source, *, strict: bool) -> Config:
     """Validate; the first mistake, in the order of the file, becomes a UserError."""
+    _check_sections(values, source)
+    model = {"architecture": "transformer", **values.get("model", {})}
+    _check_architecture(model["architecture"], source)
+    _check_keys({**values, "model": model}, source)
+    _check_preset(model, source)
+    full = {
+        **values,
+        "model": _model_defaults(model, values.get("tokenizer", {})),
+        "training": _training_defaults(values.get("training", {})),
+    }
+    try:
+        config = Config.model_validate(full)
+    except ValidationError as error:
+        raise source.mistake(*in_words(error, full)) from None
+    if strict:
+        _check_idle(config, values, source)
+    return config
 
-    def fail(message: str, location: Sequence[str] = ()) -> UserError:
-        for place, override in set_from.items():
-            if location and place[: len(location)] == tuple(location) and not _line_of(text, location):
-                return UserError(f"--set {override}: {message}")
-        if tuple(location) in set_from:
-            return UserError(f"--set {set_from[tuple(location)]}: {message}")
-        return UserError(message, file=file, line=_line_of(text, location))
 
-    values = dict(values)
+def _check_sections(values: Mapping[str, Any], source: Source) -> None:
+    known = [*SECTIONS, "model", *OPTIONAL_SECTIONS]
     for name, section in values.items():
-        known = [*SECTIONS, "model", *OPTIONAL_SECTIONS]
         if name not in known:
-            raise fail(f"unknown section [{name}]; {suggest(name, known)}", (name,))
+            raise source.mistake(f"unknown section [{name}]; {suggest(name, known)}", (name,))
         if not isinstance(section, dict):
-            raise fail(f"{name} is a section; write [{name}] on a line of its own", (name,))
+            raise source.mistake(f"{name} is a section; write [{name}] on a line of its own", (name,))
     if "data" not in values:
-        raise fail("no [data] section; say what to train on (data.train, data.validation and the languages)")
+        raise source.mistake(
+            "no [data] section; say what to train on (data.train, data.validation and the languages)"
+        )
 
-    model = dict(values.get("model", {}))
-    architecture = model.setdefault("architecture", "transformer")
+
+def _check_architecture(architecture: Any, source: Source) -> None:
     if not isinstance(architecture, str) or architecture not in MODEL_SECTIONS:
-        raise fail(
+        raise source.mistake(
             f"model.architecture = {json.dumps(architecture, default=str)} is not known; "
             f"{suggest(str(architecture), list(MODEL_SECTIONS))}",
             ("model", "architecture"),
         )
-    for name, section in {**values, "model": model}.items():
-        fields = {**SECTIONS, **OPTIONAL_SECTIONS, "model": MODEL_SECTIONS[architecture]}[name].model_fields
+
+
+def _check_keys(values: Mapping[str, dict[str, Any]], source: Source) -> None:
+    """That all are known; `values` name a known architecture."""
+    architecture = values["model"]["architecture"]
+    sections = {**_SECTIONS, "model": MODEL_SECTIONS[architecture]}
+    for name, section in values.items():
+        fields = sections[name].model_fields
         for key in section:
             if key in fields:
                 continue
-            elsewhere = [
-                a for a, kind in MODEL_SECTIONS.items() if name == "model" and key in kind.model_fields
-            ]
-            if elsewhere:
-                raise fail(
-                    f"{architecture} has no model.{key}, which is an option of {' and '.join(elsewhere)}; "
+            owners = [a for a, kind in MODEL_SECTIONS.items() if name == "model" and key in kind.model_fields]
+            if owners:
+                raise source.mistake(
+                    f"{architecture} has no model.{key}, which is an option of {' and '.join(owners)}; "
                     "remove it or change model.architecture",
                     (name, key),
                 )
-            raise fail(f"unknown key {name}.{key}; {suggest(key, list(fields))}", (name, key))
-    presets = PRESETS[architecture]
-    preset = model.get("preset", DEFAULT_PRESET)
+            raise source.mistake(f"unknown key {name}.{key}; {suggest(key, list(fields))}", (name, key))
+
+
+def _check_preset(model: Mapping[str, Any], source: Source) -> None:
+    preset, presets = model.get("preset", DEFAULT_PRESET), PRESETS[model["architecture"]]
     if not isinstance(preset, str) or preset not in presets:
-        raise fail(
-            f"model.preset = {json.dumps(preset, default=str)} is not known for {architecture}; "
+        raise source.mistake(
+            f"model.preset = {json.dumps(preset, default=str)} is not known for {model['architecture']}; "
             f"{suggest(str(preset), list(presets))}",
             ("model", "preset"),
         )
-    values["model"] = {**presets[preset], **model, "preset": preset}
-    if architecture == "transformer" and not _shared(values.get("tokenizer", {})):
-        values["model"].setdefault("tie_embeddings", "target")  # separate vocabularies cannot share all
-    said = {"data": values["data"], "training": values.get("training", {})}
-    values["training"] = _training_defaults(said["training"])
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        # The discriminator adds the architecture's tag to the location of a model key.
-        path = [str(part) for part in first["loc"] if part not in MODEL_SECTIONS]
-        if first["type"] == "missing" and len(path) > 2:
-            given = json.dumps(values[path[0]][path[1]], default=str)
-            raise fail(f"{path[0]}.{path[1]} = {given} has too few values; give all", path[:2]) from None
-        if first["type"] == "missing":
-            raise fail(f"{'.'.join(path)} is missing; add it under [{path[0]}]", path[:1]) from None
-        if first["type"] == "value_error":
-            raise fail(str(first["ctx"]["error"]), _mentioned(str(first["ctx"]["error"]))) from None
-        given = json.dumps(first["input"], default=str)
-        location = path[:2]
-        if "[key]" in path or len(path) < 2:
-            raise fail(f"{'.'.join(path)} = {given}: {first['msg']}", location) from None
-        raise fail(f"{'.'.join(location)} = {given} is not valid; {_expectation(first)}", location) from None
-    for idle, needs in idle_keys(config).items() if strict else ():
+
+
+def _check_idle(config: Config, given: Mapping[str, Any], source: Source) -> None:
+    """That nothing given does nothing."""
+    said = {"data": given["data"], "training": given.get("training", {})}
+    for idle, needs in idle_keys(config).items():
         place, key = idle.split(".")
         if key in said[place] and getattr(getattr(config, place), key) != _without(said, place, key):
-            raise fail(f"{idle} does nothing without {needs}; remove it", (place, key))
-    return config
+            raise source.mistake(f"{idle} does nothing without {needs}; remove it", (place, key))
+
+
+def _model_defaults(model: Mapping[str, Any], tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """[model] with what its preset implies."""
+    preset = model.get("preset", DEFAULT_PRESET)
+    full = {**PRESETS[model["architecture"]][preset], **model, "preset": preset}
+    if model["architecture"] == "transformer" and not _shared(tokenizer):
+        full.setdefault("tie_embeddings", "target")  # separate vocabularies cannot share all
+    return full
 
 
 def _without(given: Mapping[str, dict[str, Any]], section: str, key: str) -> Any:
@@ -251,55 +277,10 @@ def changed_search(search: SearchConfig, given: Mapping[str, Any]) -> SearchConf
         raise UserError(f"search.{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
 
 
-def _mentioned(message: str) -> Sequence[str]:
-    """The first section.key a message speaks of, to find its line."""
-    for word in message.split():
-        section, dot, key = word.strip(".,;=").partition(".")
-        if dot and (section in SECTIONS or section in OPTIONAL_SECTIONS or section == "model"):
-            return (section, key)
-    return ()
-
-
-def _expectation(error: Any) -> str:
-    message = str(error["msg"])
-    return message.replace("Input should be", "it should be").replace("Value should", "it should")
-
-
-def suggest(name: str, known: Sequence[str]) -> str:
-    """For the end of an error: the nearest known name, or all of them where none is near."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"known: {', '.join(known)}"
-
-
 def _line_in(message: str) -> int | None:
     _, found, rest = message.partition("at line ")
     digits = rest.split(",")[0].split(")")[0].strip()
     return int(digits) if found and digits.isdigit() else None
-
-
-def _line_of(text: str, location: Sequence[str]) -> int | None:
-    """Line of ``[section]`` or of ``key =`` inside it; tomllib keeps no positions."""
-    if not location:
-        return None
-    section_line = None
-    current = ""
-    for number, line in enumerate(text.split("\n"), start=1):
-        stripped = line.strip()
-        if stripped.startswith("["):
-            current = stripped.split("#")[0].strip(" \t[]")
-            if current == location[0]:
-                section_line = section_line or number
-                if len(location) == 1:
-                    return number
-        name = stripped.partition("=")[0].strip().strip('"')
-        if "=" in stripped and len(location) > 1:
-            if current == location[0] and name == location[1]:
-                return number
-            if not current and name == ".".join(location[:2]):
-                return number
-    return section_line
 
 
 def dump_config(config: Config) -> str:

@@ -20,7 +20,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from nmt.config import OPTIONAL_SECTIONS, SECTIONS
-from nmt.config_file import suggest, to_toml
+from nmt.config_file import to_toml
+from nmt.config_mistakes import suggest
 from nmt.errors import UserError
 from nmt.model_config import MODEL_SECTIONS, Section
 from nmt.presets import DEFAULT_PRESET, PRESETS, RATES, TRAINING_PRESETS

@@ -275,6 +275,23 @@ def test_dump_names_every_key(architecture: str) -> None:
         ("data.train=größer", "data", "train", "größer"),
         ("data.test=", "data", "test", ""),
         ("data.source_language=no", "data", "source_language", "no"),
+        ("data.source_language=nan", "data", "source_language", "nan"),
+        ("data.validation=2016", "data", "validation", "2016"),
+        ("data.validation=1_000", "data", "validation", "1_000"),
+        ("data.validation='2016'", "data", "validation", "2016"),
+        ('data.validation="2016"', "data", "validation", "2016"),
+        ("data.validation=true", "data", "validation", "true"),
+        ("data.validation=2016-07-01", "data", "validation", "2016-07-01"),
+        ("data.train=2016", "data", "train", "2016"),
+        ('data.train="2016"', "data", "train", "2016"),
+        ('data.train=["2016"]', "data", "train", ("2016",)),
+        ("training.initialize_from=7", "training", "initialize_from", "7"),
+        ("training.device='cuda:1'", "training", "device", "cuda:1"),
+        ("search.tag=1", "search", "tag", "1"),
+        ("search.batch_tokens=64", "search", "batch_tokens", 64),
+        ("data.workers=2", "data", "workers", 2),
+        ("training. seed=2", "training", "seed", 2),
+        ("training .seed =2", "training", "seed", 2),
         ("model.embedding_dropout=0.5", "model", "embedding_dropout", 0.5),
         ("model.norm=pre", "model", "norm", "pre"),
         ("search.beam_size=1", "search", "beam_size", 1),
@@ -297,10 +314,36 @@ def test_overrides_beat_the_file_and_each_other() -> None:
 def test_parse_override() -> None:
     assert parse_override(" data.train = x ") == (("data", "train"), "x")
     assert parse_override("a.b.c=1") == (("a", "b.c"), 1)
+    assert parse_override("data.alignments=2016") == (("data", "alignments"), "2016")
+    assert parse_override(" training . seed = 2 ") == (("training", "seed"), 2)
+
+
+@pytest.mark.parametrize("key", ["architecture", "preset", "norm", "cell", "score", "initialization"])
+def test_names_of_a_model_are_text(key: str) -> None:
+    """Whichever architecture has the key."""
+    assert parse_override(f"model.{key}=2016") == (("model", key), "2016")
+
+
+@pytest.mark.parametrize("name", ["model.width", "training.freeze", "data.tags", "no.such", "data.no_such"])
+def test_what_takes_no_text_alone_is_read_as_toml(name: str) -> None:
+    assert parse_override(f"{name}=2016")[1] == 2016
 
 
 @pytest.mark.parametrize(
-    "override", ["", "=", "x", "training", "training=3", "training.seed", ".seed=3", "training.=3", "seed=3"]
+    "override",
+    [
+        "",
+        "=",
+        "x",
+        "training",
+        "training=3",
+        "training.seed",
+        ".seed=3",
+        "training.=3",
+        "training. =3",
+        " .seed=3",
+        "seed=3",
+    ],
 )
 def test_overrides_of_no_form(override: str) -> None:
     with pytest.raises(UserError, match=r"not of the form section\.key=value; e\.g\. --set training\.seed=2"):

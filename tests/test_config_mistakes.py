@@ -62,7 +62,10 @@ MISTAKES = {
     ),
     "top-level key": ("seed = 3\n" + DATA, ["unknown section [seed]"]),
     "section as a value": ("training = 3\n" + DATA, ["training is a section; write [training]"]),
-    "list of sections": (DATA + "[[training]]\nseed = 1\n", ["training is a section; write [training]"]),
+    "list of sections": (
+        DATA + "[[training]] # HERE\nseed = 1\n",
+        ["training is a section; write [training]"],
+    ),
     "wrong type": (
         DATA + "[training]\nseed = 'x' # HERE\n",
         ['training.seed = "x" is not valid', "valid integer"],
@@ -352,11 +355,8 @@ def test_mistakes(name: str, ending: str, tmp_path: Path) -> None:
     for fragment in fragments:
         assert fragment in shown
     assert len(shown.splitlines()) == 1
-    if line is None:
-        assert shown.startswith(f"{file}:")
-    else:
-        assert shown.startswith(f"{file}:{line}: ")
-    assert caught.value.line == line or line is None
+    assert shown.startswith(f"{file}: " if line is None else f"{file}:{line}: ")
+    assert caught.value.line == line
     # The remedy follows a semicolon.
     assert "; " in caught.value.message
     assert not caught.value.message.endswith((".", ";", "use", " "))
@@ -373,7 +373,9 @@ def test_mistakes(name: str, ending: str, tmp_path: Path) -> None:
         ("model.architecture=rnn", ['model.architecture = "rnn" is not known']),
         ("model.heads=7", ["model.heads = 7 does not divide model.width = 128"]),
         ("tokenizer.sampling=2", ["tokenizer.sampling = 2"]),
-        ("data.train=3", ["data.train = 3"]),
+        ("data.train=[3]", ["data.train = [3]"]),
+        ("data.validation=[3]", ["data.validation = [3]"]),
+        ("training. sed=3", ["unknown key training.sed", "did you mean seed?"]),
         ("training.learning_rate=true", ["training.learning_rate = true", "other than true or false"]),
         ("training.max_steps=false", ["training.max_steps = false", "other than true or false"]),
         ("search.batch_tokens=true", ["search.batch_tokens = true"]),

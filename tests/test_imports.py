@@ -38,9 +38,13 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.training_config": {"nmt.model_config", "nmt.presets"},
     "nmt.config": {"nmt.model_config", "nmt.training_config"},
     "nmt.idle": {"nmt.config"},
-    "nmt.config_file": {"nmt.config", "nmt.idle", "nmt.model_config", "nmt.errors", "nmt.presets"},
+    "nmt.config_mistakes": {"nmt.config", "nmt.errors", "nmt.model_config"},
+    "nmt.config_file": {
+        *("nmt.config", "nmt.config_mistakes", "nmt.errors", "nmt.idle", "nmt.model_config", "nmt.presets"),
+    },
     "nmt.config_reference": {
-        *("nmt.config", "nmt.config_file", "nmt.errors", "nmt.model_config", "nmt.presets"),
+        *("nmt.config", "nmt.config_file", "nmt.config_mistakes", "nmt.errors", "nmt.model_config"),
+        "nmt.presets",
     },
     # Text -> batches. Only preparation knows the configuration.
     "nmt.data": set(),
