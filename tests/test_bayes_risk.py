@@ -57,7 +57,7 @@ def test_expected_utility_is_the_mean_over_the_other_samples(utility: str, texts
 
 def test_the_most_typical_wins() -> None:
     texts = ["der Hund sieht", "der Hund sieht das Haus", "der Hund sah das Haus", "Katze", "Katze"]
-    assert int(np.argmax(expected_utilities(texts))) == 2 or int(np.argmax(expected_utilities(texts))) == 1
+    assert int(np.argmax(expected_utilities(texts))) == 1
     assert int(np.argmax(expected_utilities(["Katze", *texts]))) in (0, 4, 5)
 
 

@@ -96,23 +96,23 @@ lines = text_lines(HOSTILE[:-2] + TEXT[:3], f"ab \0{SPACE_MARK}\u0301\u2060\U001
 # --- nothing is lost ---------------------------------------------------------------------------------------
 
 
+def check_round_trip(tokenizer: Tokenizer, line: str) -> None:
+    ids = tokenizer.encode(line)
+    assert tokenizer.decode(ids) == line
+    assert not SPECIAL_IDS.intersection(ids)
+
+
 @pytest.mark.parametrize("kind", LOSSLESS)
 @settings(deadline=None, max_examples=200)
 @given(line=lines)
 def test_round_trip(trained: Callable[[str], Tokenizer], kind: str, line: str) -> None:
-    tokenizer = trained(kind)
-    ids = tokenizer.encode(line)
-    assert tokenizer.decode(ids) == line
-    assert not SPECIAL_IDS.intersection(ids)
+    check_round_trip(trained(kind), line)
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
 @pytest.mark.parametrize("line", HOSTILE, ids=lambda line: ascii(line)[:30])
 def test_round_trip_of_hostile_text(trained: Callable[[str], Tokenizer], kind: str, line: str) -> None:
-    tokenizer = trained(kind)
-    ids = tokenizer.encode(line)
-    assert tokenizer.decode(ids) == line
-    assert not SPECIAL_IDS.intersection(ids)
+    check_round_trip(trained(kind), line)
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
