@@ -46,6 +46,12 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In `folder`, which the module with the test makes."""
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture
 def nmt(tmp_path: Path) -> Nmt:
     """The command, run in this test's own folder."""
     return Nmt(tmp_path)

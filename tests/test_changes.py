@@ -24,6 +24,8 @@ from nmt.model_config import MODEL_SECTIONS
 from nmt.run import Run
 from nmt.training import train as train_run
 
+pytestmark = pytest.mark.usefixtures("there")
+
 Event = dict[str, Any]
 
 # Of each key but those of [model] another value, as TOML.
@@ -127,11 +129,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("changes")
     prepare_folder(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
 
 
 def settings(*changes: str) -> Config:

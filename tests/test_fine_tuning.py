@@ -24,6 +24,8 @@ from nmt.model_config import LuongConfig
 from nmt.models import build_model
 from nmt.training import Trainer
 
+pytestmark = pytest.mark.usefixtures("there")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -38,11 +40,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = text.replace("vocabulary_size = 400", "sampling = 0.1")
     (folder / "tune.toml").write_text(text.replace("[training]", '[training]\ninitialize_from = "base"'))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
 
 
 def weights(model: str | Path) -> dict[str, torch.Tensor]:

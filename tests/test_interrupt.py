@@ -23,6 +23,8 @@ from nmt.run import Run, list_checkpoints
 from nmt.training import Trainer
 from nmt.translator import Translator
 
+pytestmark = pytest.mark.usefixtures("there")
+
 OPTIONS = ["training.ema=0.9", "search.batch_tokens=16", "training.patience=9"]
 LOSSES, SENTENCES = 5, 20  # of the validation set: batches, once cut, and what is translated
 TWO = ["training.accumulation=2", "training.batch_tokens=256"]
@@ -37,11 +39,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         train("runs/whole", SimpleNamespace(signal=None))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
 
 
 def options(settings: list[str]) -> list[str]:

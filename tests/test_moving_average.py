@@ -23,6 +23,8 @@ from nmt.moving_average import MovingAverage
 from nmt.run import Run
 from nmt.training import Trainer
 
+pytestmark = pytest.mark.usefixtures("there")
+
 EMA = ["training.ema=0.9", "training.log_every=1"]
 
 
@@ -80,11 +82,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("average")
     prepare_folder(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
 
 
 def train(run: str, *changes: str, stop: int = 0) -> Trainer:

@@ -19,15 +19,12 @@ from nmt.forced import attention
 from nmt.report import MOST_ATTENTION, MOST_TOKENS, Observer, report
 from nmt.report_sentences import FLAGS
 
+pytestmark = pytest.mark.usefixtures("there")
+
 
 @pytest.fixture(scope="module")
 def folder(tiny_run: Path) -> Path:
     return runs_of(tiny_run)
-
-
-@pytest.fixture(autouse=True)
-def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
 
 
 def report_of(*runs: str, **options: Any) -> dict[str, Any]:

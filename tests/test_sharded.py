@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from several import Several
-from test_gradient import BATCHES, NAMES, TOKENS, gradient_of, model_of, reference
+from test_gradient import BATCHES, NAMES, TOKENS, assert_same, gradient_of, model_of, reference
 
 from nmt.config_file import parse_config
 from nmt.errors import UserError
@@ -62,10 +62,6 @@ def flat(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def gradients(parameters: Parameters) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in parameters.own.items() if p.grad is not None}
-
-
-def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
-    assert (found - expected).norm() < 1e-10 * expected.norm()  # the bar is 1e-6
 
 
 @pytest.mark.parametrize(("name", "size"), [*((name, 2) for name in NAMES), (NAMES[0], 4)])

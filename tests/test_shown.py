@@ -22,6 +22,8 @@ from nmt.resources import peak_memory
 from nmt.run import Run
 from nmt.training import train
 
+pytestmark = pytest.mark.usefixtures("there")
+
 Event = dict[str, Any]
 
 
@@ -30,11 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shown")
     prepare_folder(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
 
 
 def events(run: str, *changes: str) -> list[Event]:

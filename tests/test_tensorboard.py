@@ -19,6 +19,8 @@ from nmt.run import Run
 from nmt.tensorboard import CURVES, Board
 from nmt.training import Trainer, train
 
+pytestmark = pytest.mark.usefixtures("there")
+
 Event = dict[str, Any]
 
 
@@ -61,11 +63,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tensorboard")
     prepare_folder(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
 
 
 def rows_of(run: str) -> list[tuple[str, float, int]]:

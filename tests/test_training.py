@@ -32,6 +32,8 @@ from nmt.progress import Outcome
 from nmt.run import Run
 from nmt.training import Trainer
 
+pytestmark = pytest.mark.usefixtures("there")
+
 Event = dict[str, Any]
 NO_DROPOUT = ["model.dropout=0.0", "model.attention_dropout=0.0", "model.activation_dropout=0.0"]
 
@@ -41,11 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training")
     prepare_folder(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
 
 
 def settings(*changes: str) -> Config:
