@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from nmt.run import Checkpoint, sign
+from nmt.run import Checkpoint, merit
 from nmt.stream import Position
 from nmt.training_config import TrainingConfig
 
@@ -48,31 +48,33 @@ class Progress:
     def note_scores(self, scores: Mapping[str, float], metric: str) -> bool:
         """Whether a validation is the best so far; of equal ones that with the lower loss is, since at first
         all BLEU is 0."""
-        score, loss = scores[metric], scores["loss"]
-        gain = 1.0 if self.best_score is None else sign(metric) * (score - self.best_score)
-        better = gain > 0 or (gain == 0 and self.best_loss is not None and loss < self.best_loss)
+        best = {"loss": self.best_loss, metric: self.best_score}
+        better = self.best_score is None or merit(scores, metric) < merit(best, metric)
         if better:
-            self.best_score, self.best_loss, self.best_step = score, loss, self.step
+            self.best_score, self.best_loss, self.best_step = scores[metric], scores["loss"], self.step
         self.validations_since_best = 0 if better else self.validations_since_best + 1
         return better
 
     def reason_to_finish(self, settings: TrainingConfig) -> str:
         """Why training ends after a validation; empty where it does not."""
-        if 0 < settings.max_epochs <= self.epoch:
-            return f"{settings.max_epochs:,} epochs done"
-        if self.step >= settings.max_steps:
-            return f"{settings.max_steps:,} steps done"
-        if settings.patience and self.validations_since_best >= settings.patience:
+        done = self._all_done(settings)
+        if not done and settings.patience and self.validations_since_best >= settings.patience:
             return (
                 f"{settings.metric} did not improve in {settings.patience} validations; "
                 f"the best was at step {self.best_step:,}"
             )
-        return ""
+        return done
 
     def is_to_validate(self, settings: TrainingConfig) -> bool:
         """Whether a validation is due after this step: one is at the end, too."""
-        at_end = self.step >= settings.max_steps or 0 < settings.max_epochs <= self.epoch
+        at_end = bool(self._all_done(settings))
         return self.validating or at_end or self.step % settings.validate_every == 0
+
+    def _all_done(self, settings: TrainingConfig) -> str:
+        """That all the epochs or steps of the configuration are done; empty where they are not."""
+        if 0 < settings.max_epochs <= self.epoch:
+            return f"{settings.max_epochs:,} epochs done"
+        return f"{settings.max_steps:,} steps done" if self.step >= settings.max_steps else ""
 
     def place(self) -> dict[str, Any]:
         """Of every event."""

@@ -309,8 +309,12 @@ def _is_run(folder: Path) -> bool:
 
 
 def merit(scores: Mapping[str, Any], metric: str) -> tuple[float, float]:
-    """What validations are ranked by, the less the better: the metric, among equals the loss."""
-    return -sign(metric) * float(scores[metric]), float(scores.get("loss", 0.0))
+    """What validations are ranked by, the less the better: the metric, among equals the loss.
+
+    One whose loss is not known, as in checkpoints of before it was noted, comes before those.
+    """
+    loss = scores.get("loss")
+    return -sign(metric) * float(scores[metric]), 0.0 if loss is None else float(loss)
 
 
 def sign(metric: str) -> int:
