@@ -6,11 +6,12 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
 from nmt.errors import SentenceError
+from nmt.models.seam import Model
 from nmt.parallel import Copies, can_fork, in_threads
 
 Source = TypeVar("Source", bound=Sized)  # its length is in tokens
@@ -43,7 +44,7 @@ class Searching(Generic[Source, Result]):
         *,
         batch_tokens: int | None,
         device: torch.device,
-        model: Any,
+        model: Model,
     ):
         """
         Args:
@@ -155,7 +156,7 @@ def _workers(count: int, device: torch.device) -> int:
     return max(1, min(cores, count // _SENTENCES_A_WORKER))
 
 
-def _fitting(device: torch.device, workers: int, model: Any) -> int:
+def _fitting(device: torch.device, workers: int, model: Model) -> int:
     if device.type != "cuda":
         fitting: int = _WORK_A_CORE // model.embeddings.target.embedding_dim**2
         return max(_TOKENS_A_CORE, min(fitting, _MOST_TOKENS_A_CORE)) * workers

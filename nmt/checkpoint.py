@@ -26,7 +26,7 @@ from nmt.data.prepared import load_tokenizers, tokenizer_files
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.files import new_folder
-from nmt.models import build_model
+from nmt.models import Model, build_model
 from nmt.named import Named
 
 FORMAT = 1
@@ -47,7 +47,7 @@ class LoadedModel:
     """A model ready to translate, and where it came from."""
 
     folder: Path
-    model: Any  # nmt.models.Model
+    model: Model  # in evaluation mode; but None of an export, which another engine translates with
     config: Config
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer

@@ -292,7 +292,8 @@ def load_export(folder: Path) -> LoadedModel:
     """What an exported folder says of its model, without the model; UserError where a file was changed."""
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    return LoadedModel(folder, None, load_config(folder / CONFIG), *load_tokenizers(folder), manifest)
+    no_model: Any = None  # so that nobody else has to ask whether there is one
+    return LoadedModel(folder, no_model, load_config(folder / CONFIG), *load_tokenizers(folder), manifest)
 
 
 def is_export(path: Path) -> bool:

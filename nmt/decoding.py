@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from nmt.data.tokenizer import EOS, PAD
 from nmt.ensemble import Ids, Reader, mean_log_probability
 from nmt.models.fixed_state import FixedState
 from nmt.models.packed import output_matrix
+from nmt.models.seam import Memory, SearchModel, State
 from nmt.products import Matrix
 from nmt.search import Scores
 
@@ -30,7 +30,12 @@ class Decoder:
     """Models that decode together, as `nmt.models.fast.for_search` makes them."""
 
     def __init__(
-        self, models: Sequence[Any], readers: Sequence[Reader], *, ensemble_by: str, device: torch.device
+        self,
+        models: Sequence[SearchModel],
+        readers: Sequence[Reader],
+        *,
+        ensemble_by: str,
+        device: torch.device,
     ):
         """`readers` say how each model reads the source; `ensemble_by` as `mean_log_probability` has it."""
         self.models, self.readers = models, readers
@@ -84,9 +89,9 @@ class Decoder:
         """One token further: a `nmt.search.Step`. `records` get each model's attention over the source."""
         hidden, states = [], []
         for place, model in enumerate(self.models):
-            recording = {} if records is None else {"record": records[place]}
+            record = None if records is None else records[place]
             hidden_ND, next_state = model.step(
-                token_BK, decoding.memories[place], decoding.states[place], live_N, **recording
+                token_BK, decoding.memories[place], decoding.states[place], live_N, record
             )
             hidden.append(hidden_ND.flatten(0, -2))
             states.append(next_state)
@@ -133,8 +138,8 @@ class Projected:
 class Decoding:
     """The state of search: what the decoder of each model reads and what it remembers."""
 
-    memories: tuple[Any, ...]
-    states: tuple[Any, ...]
+    memories: tuple[Memory, ...]
+    states: tuple[State, ...]
     attended: Attended | None = None  # with a coverage penalty
 
     @property

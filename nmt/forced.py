@@ -6,7 +6,6 @@ B sentences, S and T source and target tokens with their ends, L layers, H heads
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +57,7 @@ def attention(
     sums to 1, to less under the bell of Luong's local attention. Weights of long sentences are large,
     hence an iterator: keep what is needed of each.
 
-    Returns:
+    Yields:
         The index of a pair and its weights (L, H, T, S), longest pairs first.
 
     Raises:
@@ -137,7 +136,7 @@ def _decode(
     loaded: LoadedModel, sources: Sequence[Ids], targets: Sequence[Ids], record: list[Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Hidden states (B, T, D) and the tokens to be predicted from them (B, T)."""
-    model: Any = loaded.model
+    model = loaded.model
     device = next(model.parameters()).device
     source_BS = torch.from_numpy(pad([[*ids, EOS] for ids in sources], PAD)).to(device)
     input_BT = torch.from_numpy(pad([[BOS, *ids] for ids in targets], PAD)).to(device)

@@ -22,6 +22,7 @@ from nmt.errors import UserError
 from nmt.guided import Guided, Record
 from nmt.linear import give_back_memory
 from nmt.loss import cross_entropy_sum
+from nmt.models.seam import Model
 from nmt.parameters import Parameters
 from nmt.precision import Precision
 from nmt.r_drop import r_drop_sum
@@ -44,7 +45,7 @@ class Gradient:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         device: torch.device,
         *,
         precision: Precision,
@@ -67,12 +68,14 @@ class Gradient:
         self._at_work: Batch | None = None
 
     def of_step(
-        self, batches: Sequence[Batch], seeds: Sequence[int], tokens: float, *, is_share: bool = True
+        self, batches: Sequence[Batch], seeds: Sequence[int], divisor: float, *, is_share: bool = True
     ) -> list[float]:
-        """Add the gradient of the batches' summed loss, divided by `tokens`, to parameters that have none.
+        """Add the gradient of the batches' summed loss, divided by `divisor`, to parameters that have none.
 
         Args:
             seeds: for each batch, that of its dropout.
+            divisor: the target tokens or sentences (`training.loss_per`) of the whole step, of which these
+                batches may be a share.
             is_share: that they are all of a step in this process, whose sums over processes may begin.
 
         Returns:
@@ -84,7 +87,7 @@ class Gradient:
         while True:
             try:
                 losses = [
-                    self._add(batch, seed, tokens, is_last=is_share and number == len(batches))
+                    self._add(batch, seed, divisor, is_last=is_share and number == len(batches))
                     for number, (batch, seed) in enumerate(zip(batches, seeds, strict=True), start=1)
                 ]
                 # Asked for once all is under way: a GPU computes meanwhile.
@@ -103,7 +106,7 @@ class Gradient:
             for parameter in self.model.parameters():
                 parameter.grad = None
 
-    def _add(self, batch: Batch, seed: int, tokens: float, *, is_last: bool) -> list[Tensor]:
+    def _add(self, batch: Batch, seed: int, divisor: float, *, is_last: bool) -> list[Tensor]:
         """The losses of the batch's parts, without smoothing."""
         torch.manual_seed(seed)
         losses = []
@@ -113,7 +116,7 @@ class Gradient:
             loss, plain = self.parameters.one_pass(self._loss_to_minimise, part)
             if is_last and number == len(parts):
                 self.parameters.before_last_pass()
-            self.scaler.scale(loss / tokens).backward()
+            self.scaler.scale(loss / divisor).backward()
             losses.append(plain)
         return losses
 
@@ -167,16 +170,16 @@ class Gradient:
         target_N = self._moved(output_M[places_N])
         links_N3 = batch.links_N3
         guided = self.guided if links_N3 is not None and len(links_N3) else None
-        record = Record()
-        options = {} if guided is None else {"record": record, "recorded_layer": guided.layer}
+        record, layer = (None, None) if guided is None else (Record(), guided.layer)
         with self.precision.of_layers(self.device):
             memory = self.model.encode(source_BS, source_BS != PAD)
-            hidden_BTD = self.model.decode(input_BT, memory, **options)
+            hidden_BTD = self.model.decode(input_BT, memory, record, layer)
         hidden_ND = hidden_BTD.flatten(0, 1)[self._moved(places_N)]
         reduced = self.precision.autocast
         hidden_ND = hidden_ND if reduced is None else hidden_ND.to(reduced)
-        alignment = None if guided is None or links_N3 is None else guided.loss(record[0], links_N3)
-        return hidden_ND, target_N, alignment
+        if guided is None or record is None or links_N3 is None:
+            return hidden_ND, target_N, None
+        return hidden_ND, target_N, guided.loss(record[0], links_N3)
 
     def _moved(self, ids: npt.NDArray[np.int64]) -> Tensor:
         """Onto the device, which is not waited for."""
@@ -188,7 +191,8 @@ class Gradient:
     def _output(self) -> tuple[Tensor, Tensor | None]:
         """The output matrix and its bias."""
         output = self.model.embeddings.output
-        weight_VD, bias_V = output.weight, output.bias
+        weight_VD: Tensor = output.weight
+        bias_V: Tensor | None = output.bias
         reduced = self.precision.autocast
         if reduced is not None:
             weight_VD = weight_VD.to(reduced)
@@ -196,7 +200,7 @@ class Gradient:
         return weight_VD, bias_V
 
     @contextmanager
-    def judging(self, model: Any) -> Iterator[None]:
+    def judging(self, model: Model) -> Iterator[None]:
         """Meanwhile losses alone are those of another model."""
         own, self.model = self.model, model
         try:

@@ -24,6 +24,8 @@ from nmt.evaluation import Score, scores_of
 from nmt.forced import Weights, log_probabilities
 from nmt.head_scores import OFFSETS, POSITIONAL, Floats
 from nmt.metric_set import MetricOptions, MetricSet, tokenizer_here
+from nmt.models.seam import Model
+from nmt.models.transformer import Transformer
 from nmt.translator import Translator
 
 LEAST_ROWS = 10  # that a head is called positional by
@@ -252,7 +254,7 @@ class Importances:
     bleu_signature: str | None = None
 
 
-def all_heads(model: Any) -> list[Head]:
+def all_heads(model: Model) -> list[Head]:
     """The heads that can be masked; UserError where the architecture has none."""
     found = [
         Head(kind, layer, head)
@@ -268,8 +270,8 @@ def all_heads(model: Any) -> list[Head]:
     return found
 
 
-def _projections(model: Any, kind: str) -> list[Any]:
-    if model.recorded_a_layer != 2:
+def _projections(model: Model, kind: str) -> list[Any]:
+    if not isinstance(model, Transformer):
         return []
     if kind == "encoder":
         return [layer.attention for layer in model.encoder]
@@ -277,7 +279,7 @@ def _projections(model: Any, kind: str) -> list[Any]:
 
 
 @contextlib.contextmanager
-def masked(model: Any, head: Head) -> Iterator[None]:
+def masked(model: Model, head: Head) -> Iterator[None]:
     """The model as if one head gave zeros (Michel et al. 2019, "Are sixteen heads really better than one?").
 
     The heads' outputs stand side by side before the output matrix, so its columns of that head are set to

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.checkpoint import Weights, set_weights
+from nmt.models.seam import Model
 from nmt.ranks import Ranks
 from nmt.sums import Sums
 
@@ -26,7 +27,7 @@ class Parameters:
 
     in_parts = False
 
-    def __init__(self, model: nn.Module, ranks: Ranks):
+    def __init__(self, model: Model, ranks: Ranks):
         self.model, self.ranks = model, ranks
         # What this process keeps of each and updates.
         self.own: dict[str, nn.Parameter] = dict(model.named_parameters())
@@ -92,7 +93,7 @@ class Parameters:
         return optimizer.state_dict()
 
     @contextmanager
-    def whole_model(self) -> Iterator[Any]:
+    def whole_model(self) -> Iterator[Model]:
         """A model in evaluation mode with all the weights, meanwhile."""
         yield self.model.eval()
 

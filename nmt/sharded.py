@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, Shard
 
 from nmt.checkpoint import Weights
+from nmt.models.seam import Model
 from nmt.models.transformer import Transformer
 from nmt.parameters import Parameters
 from nmt.ranks import Ranks
@@ -41,7 +42,7 @@ class ShardedParameters(Parameters):
     in_parts = True
     _has_sums = False
 
-    def __init__(self, model: nn.Module, ranks: Ranks, device: torch.device, again: Callable[[], nn.Module]):
+    def __init__(self, model: Model, ranks: Ranks, device: torch.device, again: Callable[[], Model]):
         self.device, self._again = device, again
         self._pass = _Pass(model)
         group: Any = ranks.group or torch.distributed.group.WORLD
@@ -111,7 +112,7 @@ class ShardedParameters(Parameters):
         return {**state, "state": found}
 
     @contextmanager
-    def whole_model(self) -> Iterator[Any]:
+    def whole_model(self) -> Iterator[Model]:
         """On every process, for as long as it is wanted: room for it is needed beside the parts."""
         with torch.random.fork_rng(devices=[]):
             model = self._again().to(self.device)

@@ -1,8 +1,8 @@
 """The training loop, visible: batches, gradient, update, validation, checkpoint.
 
 Killed at any moment and started again, a run ends with the weights and metrics it would have had:
-batches are a function of (seed, epoch), dropout of (seed, number of the batch), and a checkpoint holds
-everything else. What is computed follows from the configuration alone: a step has
+batches are a function of (lengths, seed, epoch, window), dropout of (seed, number of the batch), and a
+checkpoint holds everything else. What is computed follows from the configuration alone: a step has
 `training.accumulation` batches, and processes only share them out. So a run may go on with another number of
 processes, in the same order of sentences and with gradients that are the same up to rounding.
 """
@@ -110,7 +110,7 @@ class Trainer:
         torch.manual_seed(derived_seed(settings.seed, "initialize"))
         vocabularies = len(self.data.source_tokenizer), len(self.data.target_tokenizer)
         make = partial(build_model, config.model, *vocabularies)
-        self.model: Any = make()
+        self.model = make()
         if settings.activation_checkpointing:
             recompute_layers(self.model)
         freeze(self.model, settings.freeze)

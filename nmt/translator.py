@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 
@@ -28,6 +27,7 @@ from nmt.ensemble import readers as readers_of
 from nmt.errors import DamagedModel, SentenceError, UserError
 from nmt.long_sentences import split_long
 from nmt.models.fast import check_precision, for_search
+from nmt.models.seam import Model
 from nmt.parallel import one_ahead
 from nmt.patterns import Surfaces
 from nmt.replay import Replay
@@ -99,13 +99,13 @@ class Translator:
 
     def __init__(
         self,
-        model: Any,
+        model: Model | None,
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         search: SearchConfig,
         *,
         n_best: int = 1,
-        ensemble: Sequence[Any] = (),
+        ensemble: Sequence[Model] = (),
         readers: Sequence[Reader] = (),
         write: Write | None = None,
         engine: SearchEngine | None = None,
@@ -114,13 +114,13 @@ class Translator:
         longest_seen: int | None = None,
         look: Callable[[], None] = lambda: None,
     ):
-        """`model` is an nmt.models.Model in evaluation mode, on its device.
+        """`model` is in evaluation mode, on its device.
 
         `ensemble` are further models with the same target vocabulary; the mean of their probabilities
         decides, or of the logarithms (`search.ensemble_by`). `readers` say how each model reads the source;
         without them all read `search.tag` and the ids.
         `write` makes text of hypotheses in place of the tokenizer.
-        `engine` searches in place of models, which may be None; it has `search` and `n_best` of its own.
+        `engine` searches in place of models, `model` being None; it has `search` and `n_best` of its own.
         `draws`, where given, are the hypotheses in place of beam search's, all of them; but with a `utility`,
         "chrf" or "bleu", the n best are those with the least Bayes risk, each text once.
         `longest_seen`: tokens of the longest source of training; longer lines are translated sentence by
@@ -131,7 +131,7 @@ class Translator:
         self.longest_seen = longest_seen
         self.draws = draws
         self.engine = engine
-        self.models = [] if engine is not None else [model, *ensemble]
+        self.models = [] if model is None else [model, *ensemble]
         self.readers = list(readers) or [tagging(source_tokenizer, search.tag)] * max(1, len(self.models))
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
@@ -139,7 +139,7 @@ class Translator:
         self.n_best = n_best
         self.joining = Joining(target_tokenizer, utility, n_best)
         self.write = write or self._write
-        self.device = torch.device("cpu") if engine is not None else next(model.parameters()).device
+        self.device = torch.device("cpu") if model is None else next(model.parameters()).device
         if search.coverage_penalty and not all(m.recorded_a_layer for m in self.models):
             raise UserError(
                 "search.coverage_penalty needs attention over the source, which this model does not have; "
@@ -182,7 +182,7 @@ class Translator:
                 f"a beam of {beam:,} is more than the {vocabulary:,} tokens of the vocabulary; lower it"
             )
         return cls(
-            loaded.model,
+            loaded.model if engine is None else None,
             loaded.source_tokenizer,
             loaded.target_tokenizer,
             search,

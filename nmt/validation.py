@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -20,6 +20,7 @@ from nmt.errors import UserError
 from nmt.evaluation import bleu, bleu_signature, perplexity
 from nmt.examples import Examples
 from nmt.interrupt import Stopped
+from nmt.models.seam import Model
 from nmt.ranks import ALONE, Ranks
 from nmt.translator import Translator
 
@@ -45,7 +46,7 @@ class Validation:
             "bleu": bleu_signature(self.config.data.target_language),
         }
 
-    def check_fits(self, model: Any) -> None:
+    def check_fits(self, model: Model) -> None:
         """UserError for a sentence that the model has no positions for; training pairs have been dropped."""
         files = corpus_files(self.config.data, [self.config.data.validation])
         sides = (
@@ -65,7 +66,7 @@ class Validation:
 
     def scores(
         self,
-        model: Any,
+        model: Model,
         loss_of: Callable[[Batch], float],
         ranks: Ranks = ALONE,
         signal: Callable[[], int | None] = lambda: None,

@@ -223,8 +223,8 @@ class Small:
         self._longest = source_BS.shape[1]
         return self.model.encode(source_BS, mask_BS)
 
-    def decode(self, input_BT: torch.Tensor, memory: Any) -> torch.Tensor:
-        hidden: torch.Tensor = self.model.decode(input_BT, memory)
+    def decode(self, input_BT: torch.Tensor, memory: Any, *recording: Any) -> torch.Tensor:
+        hidden: torch.Tensor = self.model.decode(input_BT, memory, *recording)
         if self._rows * max(self._longest, input_BT.shape[1]) > self.tokens:
             if self.fails == "forward":
                 self._fail()

@@ -70,7 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.sampling": {"nmt.search", "nmt.top_k"},
     "nmt.bayes_risk": set(),
     "nmt.parallel": set(),
-    "nmt.budget": {"nmt.errors", "nmt.parallel"},
+    "nmt.budget": {"nmt.errors", "nmt.models.seam", "nmt.parallel"},
     # Translations -> numbers
     "nmt.metric_set": {"nmt.errors"},
     "nmt.evaluation": {"nmt.errors", "nmt.metric_set"},
@@ -99,7 +99,9 @@ ALLOWED: dict[str, set[str]] = {
     "nmt.models": {"nmt.models.*", "nmt.model_config"},
     "nmt.models.*": {"nmt.models.*", "nmt.linear"},
     "nmt.models.dropout": {"nmt.kernels", "nmt.products"},
-    "nmt.models.packed": {"nmt.kernels", "nmt.linear", "nmt.models.unrolled", "nmt.products"},
+    "nmt.models.packed": {
+        *("nmt.kernels", "nmt.linear", "nmt.models.seam", "nmt.models.unrolled", "nmt.products"),
+    },
     "nmt.models.unrolled": set(),
     "nmt.models.fast_transformer": {"nmt.models.*", "nmt.kernels", "nmt.products"},
     "nmt.models.buffers": {"nmt.kernels"},
@@ -117,20 +119,21 @@ ALLOWED: dict[str, set[str]] = {
         *("nmt.config", "nmt.config_file", "nmt.errors", "nmt.files"),
         *("nmt.data.prepared", "nmt.data.tokenizer", "nmt.models", "nmt.named"),
     },
-    "nmt.parameters": {"nmt.checkpoint", "nmt.ranks", "nmt.sums"},
-    "nmt.sharded": {"nmt.checkpoint", "nmt.models.transformer", "nmt.parameters", "nmt.ranks"},
+    "nmt.parameters": {"nmt.checkpoint", "nmt.models.seam", "nmt.ranks", "nmt.sums"},
+    "nmt.sharded": {
+        *("nmt.checkpoint", "nmt.models.seam", "nmt.models.transformer", "nmt.parameters", "nmt.ranks"),
+    },
     "nmt.decoding": {
         *("nmt.coverage", "nmt.data.*", "nmt.ensemble", "nmt.kernels", "nmt.search"),
-        *("nmt.models.fixed_state", "nmt.models.packed", "nmt.products"),
+        *("nmt.models.fixed_state", "nmt.models.packed", "nmt.models.seam", "nmt.products"),
     },
     "nmt.translator": {
         "nmt.checkpoint",
         "nmt.config",
         "nmt.data.*",
         "nmt.errors",
-        "nmt.models",
         "nmt.search",
-        "nmt.models.fast",
+        *("nmt.models.fast", "nmt.models.seam"),
         "nmt.parallel",
         "nmt.beam",
         "nmt.budget",
@@ -167,7 +170,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "nmt.head_analysis": {
         *("nmt.attention_maps", "nmt.checkpoint", "nmt.data.*", "nmt.errors", "nmt.evaluation", "nmt.forced"),
-        *("nmt.head_scores", "nmt.metric_set", "nmt.translator"),
+        *("nmt.head_scores", "nmt.metric_set", "nmt.models.seam", "nmt.models.transformer", "nmt.translator"),
     },
     "nmt.words": {"nmt.data.*"},
     "nmt.gold": {"nmt.data.*", "nmt.errors", "nmt.words"},
@@ -222,7 +225,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "nmt.validation": {
         *("nmt.config", "nmt.errors", "nmt.data.*", "nmt.examples", "nmt.translator", "nmt.evaluation"),
-        *("nmt.ensemble", "nmt.interrupt", "nmt.ranks"),
+        *("nmt.ensemble", "nmt.interrupt", "nmt.models.seam", "nmt.ranks"),
     },
     "nmt.gradient": {
         *("nmt.parameters", "nmt.ranks"),
@@ -233,6 +236,7 @@ ALLOWED: dict[str, set[str]] = {
             "nmt.guided",
             "nmt.linear",
             "nmt.loss",
+            "nmt.models.seam",
             "nmt.precision",
             "nmt.r_drop",
         ),

@@ -6,12 +6,12 @@ from torch import nn
 
 from nmt.model_config import ModelConfig
 from nmt.models.recurrent import Bahdanau, Luong, Recurrent
-from nmt.models.seam import Memory, Model, State
+from nmt.models.seam import Memory, Model, SearchModel, State
 from nmt.models.transformer import Transformer
 
-__all__ = ["Memory", "Model", "State", "build_model", "parameter_counts"]
+__all__ = ["Memory", "Model", "SearchModel", "State", "build_model", "parameter_counts"]
 
-_CLASSES: dict[str, type[nn.Module]] = {
+_CLASSES: dict[str, type[Model]] = {
     "transformer": Transformer,
     "recurrent": Recurrent,
     "bahdanau": Bahdanau,
@@ -19,11 +19,8 @@ _CLASSES: dict[str, type[nn.Module]] = {
 }
 
 
-def build_model(config: ModelConfig, source_vocabulary: int, target_vocabulary: int) -> nn.Module:
-    """The model of a configuration, freshly initialised from torch's global generator.
-
-    The result satisfies `nmt.models.seam.Model`.
-    """
+def build_model(config: ModelConfig, source_vocabulary: int, target_vocabulary: int) -> Model:
+    """The model of a configuration, freshly initialised from torch's global generator."""
     sizes = config.model_dump(exclude={"architecture", "preset"})
     return _CLASSES[config.architecture](
         source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, **sizes

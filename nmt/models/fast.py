@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
-from torch import nn
 
 from nmt.models.fast_transformer import FastTransformer
 from nmt.models.packed import packed
+from nmt.models.seam import Model, SearchModel
 from nmt.models.transformer import Transformer
 
 _GPU_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -24,7 +23,7 @@ def check_precision(precision: str, device: torch.device) -> str | None:
     return None
 
 
-def for_search(model: nn.Module, precision: str = "float32", *, recording: bool = False) -> Any:
+def for_search(model: Model, precision: str = "float32", *, recording: bool = False) -> SearchModel:
     """The same model, for `encode`, `start`, `step` and `project` without gradients.
 
     On a CPU its matrices are packed, and a Transformer's decoder runs in loops of C where they are compiled;

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from nmt import kernels
 from nmt.models.buffers import keep_rows, longer
 from nmt.models.packed import PackedLinear, linear_part
 from nmt.models.rows import Live, put_rows
+from nmt.models.seam import SearchModel
 from nmt.models.transformer import Transformer
 from nmt.products import Stack, Weights
 
@@ -98,8 +99,8 @@ class PrefixState:
         return replace(self, layers_RLF=fresh, ancestors_BKT=ancestors_BKT)
 
 
-class FastTransformer:
-    """A Transformer whose linear layers are packed, for inference. See `nmt.models.seam.Model`."""
+class FastTransformer(SearchModel):
+    """A Transformer whose linear layers are packed, for inference."""
 
     def __init__(self, model: Transformer):
         self.model = model
@@ -108,7 +109,7 @@ class FastTransformer:
         self.most_source_tokens, self.most_target_tokens = model.most_source_tokens, model.most_target_tokens
 
     @staticmethod
-    def can_run(model: nn.Module) -> bool:
+    def can_run(model: nn.Module) -> TypeGuard[Transformer]:
         """Whether there is such a form of the model on this machine."""
         return (
             isinstance(model, Transformer)
@@ -136,9 +137,20 @@ class FastTransformer:
         return PrefixState([], ancestors_BKT, torch.zeros(sentences, dtype=torch.long))
 
     def step(
-        self, token_BK: Tensor, memory: SourceMemory, state: PrefixState, live_N: Tensor | None = None
+        self,
+        token_BK: Tensor,
+        memory: SourceMemory,
+        state: PrefixState,
+        live_N: Tensor | None = None,
+        record: list[Tensor] | None = None,
     ) -> tuple[Tensor, PrefixState]:
-        """One token further: hidden (B, K, D), of those that live (N, D), and the next state."""
+        """One token further: hidden (B, K, D), of those that live (N, D), and the next state.
+
+        Raises:
+            ValueError: there are no weights to record; `nmt.models.fast.for_search` gives a form that has.
+        """
+        if record is not None:
+            raise ValueError("this form records no attention; ask for_search for one with recording=True")
         model, live = self.model, Live.among(token_BK, live_N)
         layers: list[Any] = list(model.decoder)
         state = state.with_room(

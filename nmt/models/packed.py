@@ -8,7 +8,7 @@ N rows, I and O widths of input and output.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,10 @@ from torch.nn import functional as F
 
 from nmt import kernels, products
 from nmt.linear import linear as multiply
+from nmt.models.seam import SearchModel
 from nmt.models.unrolled import UnrolledLayer
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class PackedLinear(nn.Module):
@@ -101,13 +104,13 @@ class PackedLinear(nn.Module):
         return self._packed[start, stop]
 
 
-def packed(model: nn.Module, precision: str = "float32") -> Any:
+def packed(model: ModuleT, precision: str = "float32") -> ModuleT:
     """The model with packed linear layers; all other parameters are shared, and it must not be trained.
 
-    Where the library is missing the model itself.
+    Where the library is missing the model itself. A single layer is no model: it would be of another class.
     """
     with torch.no_grad():
-        return _with_packed(model, precision) if can_pack() else model
+        return cast(ModuleT, _with_packed(model, precision)) if can_pack() else model
 
 
 def can_pack() -> bool:
@@ -158,9 +161,9 @@ def linear_part(linear: nn.Module, x: Tensor, rows: slice) -> Tensor:
     return part
 
 
-def output_matrix(model: Any) -> products.Matrix | None:
+def output_matrix(model: SearchModel) -> products.Matrix | None:
     """The matrix that a model's `project` multiplies with, where it is one of ours."""
-    output = model.embeddings.output
+    output: nn.Module = model.embeddings.output
     return output.matrix(slice(None)) if isinstance(output, PackedLinear) and output.ours else None
 
 

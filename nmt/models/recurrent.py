@@ -27,9 +27,10 @@ from nmt.models.dropout import dropout as drop
 from nmt.models.embeddings import Embeddings
 from nmt.models.recurrent_state import RecurrentMemory, RecurrentState
 from nmt.models.rows import Live
+from nmt.models.seam import Model
 
 
-class Recurrent(nn.Module):
+class Recurrent(Model):
     """Sutskever et al. 2014: the source squeezed into one vector a layer, from which the decoder starts.
 
     The arguments are `nmt.config.RecurrentConfig`'s keys.
@@ -122,7 +123,7 @@ class Recurrent(nn.Module):
         return self.embeddings.project(hidden)
 
 
-class Bahdanau(nn.Module):
+class Bahdanau(Model):
     """Bahdanau et al. 2014, appendix A: attend with the previous state, update it, deep output by maxout.
 
     The arguments are `nmt.config.BahdanauConfig`'s keys.
@@ -257,7 +258,7 @@ class Bahdanau(nn.Module):
         return drop(pairs.unflatten(-1, (-1, 2)).amax(dim=-1), self.dropout, self.training)
 
 
-class Luong(nn.Module):
+class Luong(Model):
     """Luong et al. 2015: update the stack, attend with its highest state, combine both.
 
     The arguments are `nmt.config.LuongConfig`'s keys.

@@ -1,13 +1,18 @@
 """What every architecture offers, and all that training and search know of a model.
 
+`keep`, of a memory or a state, may be given a row twice (`nmt.search`: `_Batch.refill`, `Rows.keep`). The one
+that comes again is scratch, a place for `put` to fill, and should cost nothing: what stands in it need not be
+copied, and none of its hypotheses live, so a step with `live_N` does not compute them.
+
 B sentences, S source length, T target length, K hypotheses, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Protocol, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nmt.models.embeddings import Embeddings
 
@@ -15,10 +20,12 @@ from nmt.models.embeddings import Embeddings
 class Memory(Protocol):
     """All that the decoder reads of the source, stored once a sentence."""
 
-    mask_BS: Tensor  # bool, True at source tokens, False at padding
+    @property
+    def mask_BS(self) -> Tensor:
+        """bool, True at source tokens, False at padding."""
 
     def keep(self, sentences_B: Tensor) -> Self:
-        """The memory of some of the sentences, by index; an index may come twice."""
+        """The memory of some of the sentences, by index; one that comes again is scratch."""
 
     def put(self, sentences_R: Tensor, other: Self) -> Self:
         """With the sentences of `other`, in order, in the places of these. May write into this one."""
@@ -35,27 +42,58 @@ class State(Protocol):
         """Hypothesis k of the result continues hypothesis beam[b, k] of this state."""
 
     def keep(self, sentences_B: Tensor) -> Self:
-        """The state of some of the sentences, by index; an index may come twice."""
+        """The state of some of the sentences, by index; one that comes again is scratch."""
 
     def put(self, sentences_R: Tensor, other: Self) -> Self:
         """With the sentences of `other`, which have as many hypotheses, in the places of these."""
 
 
-class Model(Protocol):
-    """An encoder-decoder. `memory` and `state` are the architecture's own kinds of Memory and State.
+class SearchModel(Protocol):
+    """What search knows of a model: an architecture, or the form of one that `nmt.models.fast` makes.
 
+    `memory` and `state`, of type Any, are its own kinds of Memory and State: those that it gave.
     `record`, where a list is given, receives attention weights; each architecture says which.
     """
 
     embeddings: Embeddings
+
+    @abstractmethod
+    def encode(self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None) -> Memory:
+        """The memory of a batch; padding is where the mask is False."""
+
+    @abstractmethod
+    def start(self, memory: Any) -> State:
+        """The state before the first token, one hypothesis a sentence."""
+
+    @abstractmethod
+    def step(
+        self,
+        token_BK: Tensor,
+        memory: Any,
+        state: Any,
+        live_N: Tensor | None = None,
+        record: list[Tensor] | None = None,
+    ) -> tuple[Tensor, State]:
+        """One token further: hidden (B, K, D) and the next state.
+
+        With `live_N`, flat indices b * K + k, only those hypotheses are computed: hidden (N, D). The others
+        must not be selected again. `record` gets weights over the source alone, (B, H, K, S) for each layer.
+        """
+
+    @abstractmethod
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits: (..., D) -> (..., V)."""
+
+
+class Model(nn.Module, SearchModel):
+    """An encoder-decoder, the module that is trained: the base class of every architecture."""
+
     most_source_tokens: int | None  # longest source the model has positions for, its end included
     most_target_tokens: int | None
     # Entries that a decoder layer adds to `record`, the first of them over the source; 0: no attention.
     recorded_a_layer: int
 
-    def encode(self, source_BS: Tensor, mask_BS: Tensor, record: list[Tensor] | None = None) -> Any:
-        """The memory of a batch; padding is where the mask is False."""
-
+    @abstractmethod
     def decode(
         self,
         target_BT: Tensor,
@@ -68,23 +106,3 @@ class Model(Protocol):
         Args:
             recorded_layer: the one, from 0, whose weights `record` gets; all without it.
         """
-
-    def start(self, memory: Any) -> Any:
-        """The state before the first token, one hypothesis a sentence."""
-
-    def step(
-        self,
-        token_BK: Tensor,
-        memory: Any,
-        state: Any,
-        live_N: Tensor | None = None,
-        record: list[Tensor] | None = None,
-    ) -> tuple[Tensor, Any]:
-        """One token further: hidden (B, K, D) and the next state.
-
-        With `live_N`, flat indices b * K + k, only those hypotheses are computed: hidden (N, D). The others
-        must not be selected again. `record` gets weights over the source alone, (B, H, K, S) for each layer.
-        """
-
-    def project(self, hidden: Tensor) -> Tensor:
-        """Logits: (..., D) -> (..., V)."""

@@ -18,11 +18,12 @@ from nmt.models.fixed_state import FixedState
 from nmt.models.positions import Places, PositionalEmbedding, clipped_distances, rotation
 from nmt.models.recompute import recomputed
 from nmt.models.rows import Live
+from nmt.models.seam import Model
 from nmt.models.transformer_layers import DecoderLayer, EncoderLayer, make_norm
 from nmt.models.transformer_state import TransformerMemory, TransformerState
 
 
-class Transformer(nn.Module):
+class Transformer(Model):
     """Encoder and decoder; the arguments are `nmt.config.TransformerConfig`'s keys."""
 
     recorded_a_layer = 2
