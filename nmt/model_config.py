@@ -25,7 +25,8 @@ class Section(BaseModel):
     def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
         """true and false are no numbers, which pydantic takes them for."""
         kind = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and kind is not bool and bool not in get_args(kind):
+        one_is = any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value]))
+        if one_is and kind is not bool and bool not in get_args(kind):
             raise PydanticCustomError("no_number", "Input should be other than true or false")
         return value
 

@@ -378,6 +378,8 @@ def test_mistakes(name: str, ending: str, tmp_path: Path) -> None:
         ("training. sed=3", ["unknown key training.sed", "did you mean seed?"]),
         ("training.learning_rate=true", ["training.learning_rate = true", "other than true or false"]),
         ("training.max_steps=false", ["training.max_steps = false", "other than true or false"]),
+        ("training.betas=[false, 0.9]", ["training.betas = [false, 0.9]", "other than true or false"]),
+        ("data.weights=[true]", ["data.weights = [true]", "other than true or false"]),
         ("search.batch_tokens=true", ["search.batch_tokens = true"]),
         ("training.threads=100000", ["training.threads = 100000", "1024"]),
         ("search.max_length_factor=1e308", ["1e308", "1000"]),
