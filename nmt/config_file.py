@@ -124,7 +124,8 @@ def parse_override(override: str) -> tuple[tuple[str, str], Any]:
     if not (equals and section and key):
         raise UserError(f"--set {override}: not of the form section.key=value; e.g. --set training.seed=2")
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
+        found = tomllib.loads(f"value = {raw}")
+        value = found["value"] if len(found) == 1 else raw  # else a line further sets something else
     except (ValueError, RecursionError):  # no TOML; thousands of digits; nested without end
         value = raw
     if _takes_text(section, key) and not isinstance(value, str | list):

@@ -397,6 +397,13 @@ def test_mistaken_overrides_are_named(override: str, fragments: list[str]) -> No
     assert caught.value.file is None
 
 
+def test_a_line_more_sets_nothing() -> None:
+    with pytest.raises(
+        UserError, match=r'training\.seed = "2\\nx=3" is not valid; it should be a valid integer'
+    ):
+        parse_config(DATA, overrides=["training.seed=2\nx=3"])
+
+
 def test_override_of_an_unknown_section() -> None:
     with pytest.raises(UserError, match=r"unknown section .*did you mean training") as caught:
         parse_config(DATA, file="c.toml", overrides=["trainin.seed=3"])
