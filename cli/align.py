@@ -155,9 +155,7 @@ def _align_texts(
     back = None if reverse is None else load_model(reverse, chosen)
     if back is not None:
         require_attention(back)
-        ours, theirs = (
-            [one.config.data.source_language, one.config.data.target_language] for one in (loaded, back)
-        )
+        ours, theirs = loaded.languages, back.languages
         if ours != theirs[::-1]:
             out.warn(
                 f"{reverse} translates {' to '.join(theirs)}, which is not back from {' to '.join(ours)}; "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nmt.cli import output as out
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 if TYPE_CHECKING:
     from nmt.data.check import Report
@@ -106,8 +106,12 @@ def check(
 
 
 def _print(report: Report) -> None:
-    out.result(f"source {report.source}: {report.source_lines:,} lines, {report.source_words:,} words")
-    out.result(f"target {report.target}: {report.target_lines:,} lines, {report.target_words:,} words")
+    out.result(
+        f"source {report.source}: {counted(report.source_lines, 'line')}, {counted(report.source_words, 'word')}"
+    )
+    out.result(
+        f"target {report.target}: {counted(report.target_lines, 'line')}, {counted(report.target_words, 'word')}"
+    )
     for severity, kind, count, places, advice in report.rows():
         out.result(f"{severity}: {count:,} {kind}; {advice}")
         out.result(f"    {places}")

@@ -24,14 +24,10 @@ def load_ensemble(folders: Sequence[Path], first: LoadedModel, device: str) -> l
 
     found = [load_model(folder, choose_device(device)) for folder in folders]
     for model in found:
-        if _languages(model) != _languages(first):
+        if model.languages != first.languages:
+            ours, theirs = (" to ".join(one.languages) for one in (first, model))
             out.warn(
-                f"{model.folder} translates {_languages(model)}, and {first.folder} {_languages(first)}; "
+                f"{model.folder} translates {theirs}, and {first.folder} {ours}; "
                 "see that --ensemble is the model you mean"
             )
     return found
-
-
-def _languages(model: LoadedModel) -> str:
-    data = model.config.data
-    return f"{data.source_language} to {data.target_language}"

@@ -114,7 +114,7 @@ def heads(
     out.status("")
     identity = of_model(model_hash(loaded.manifest)).strip()
     names = " and ".join(str(path) for path in references)
-    table = _Table(found, worth, sort, f"{names}, {_sentences(total)}, {identity}")
+    table = _Table(found, worth, sort, f"{names}, {counted(total, 'sentence')}, {identity}")
     about = {
         "model": str(loaded.folder),
         "model_hash": identity.removeprefix("model:"),
@@ -124,7 +124,7 @@ def heads(
         "rare_by": str(training or source),
     }
     if output is not None:
-        title = f"Heads of {model}, {_sentences(total)} of {source}, {identity}"
+        title = f"Heads of {model}, {counted(total, 'sentence')} of {source}, {identity}"
         content = table.page(title) if output.suffix == ".html" else table.picture(title, output.suffix)
         write_file(output, content)
         out.note(f"{output}: {len(found.heads)} heads")
@@ -316,10 +316,6 @@ class _Table:
             names: list[float | None] = [None] * 3
             rows.append(list(zip(row, [*names, *shades], strict=True)))
         return fill_table(title, self.header, rows, self.summary())
-
-
-def _sentences(count: int) -> str:
-    return counted(count, "sentence")
 
 
 def _rounded(value: Any) -> Any:

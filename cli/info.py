@@ -27,7 +27,7 @@ def info(
             {
                 "folder": str(loaded.folder),
                 "model_sha256": hash_,
-                "languages": [config.data.source_language, config.data.target_language],
+                "languages": loaded.languages,
                 "parameters": counts,
                 "vocabularies": [len(loaded.source_tokenizer), len(loaded.target_tokenizer)],
                 "config": config.model_dump(),
@@ -35,7 +35,7 @@ def info(
             }
         )
         return
-    out.result(f"{loaded.folder}: {config.data.source_language} to {config.data.target_language}")
+    out.result(f"{loaded.folder}: {' to '.join(loaded.languages)}")
     model_keys = config.model.model_dump(exclude={"architecture"}, exclude_none=True)
     out.result(f"{config.model.architecture}: {', '.join(f'{k} {v}' for k, v in model_keys.items())}")
     source, target = len(loaded.source_tokenizer), len(loaded.target_tokenizer)

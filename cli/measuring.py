@@ -13,7 +13,7 @@ from nmt.cli import scores
 from nmt.cli.ensemble import load_ensemble
 from nmt.cli.evaluation import Options, Texts
 from nmt.cli.outputs import Outputs
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 if TYPE_CHECKING:
     from nmt.assessment import Measured
@@ -112,8 +112,7 @@ def print_found(options: Options, found: Found, *, json: bool) -> None:
         pairs = zip(found.rows(options.title), found.measured, strict=True)
         out.result_json([asdict(row) | one.details() for row, one in pairs])
         return
-    size = found.metrics.size
-    title = f"{options.title}, {size:,} {'line' if size == 1 else 'lines'}"
+    title = f"{options.title}, {counted(found.metrics.size, 'line')}"
     scores.print_scores(found.measured, title, confidence=options.confidence)
     scores.print_parts(found.measured, title)
 

@@ -34,13 +34,13 @@ def train(
     from nmt.data.tokenizer import train_tokenizer
     from nmt.files import write_file
 
-    with writing_to(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-    out.check_output(output, *files)
     if type not in ("bpe", "unigram", "word", "char"):
         raise UserError(f"--type {type} is not known; use bpe, unigram, word or char")
     if not 0.98 <= character_coverage <= 1:
         raise UserError(f"--character-coverage {character_coverage} is not between 0.98 and 1")
+    with writing_to(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    out.check_output(output, *files)
     try:
         trained = train_tokenizer(
             (line for file in files for line in read_lines(file)),

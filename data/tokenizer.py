@@ -16,7 +16,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from nmt.errors import UserError
+from nmt.errors import UserError, counted
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SPECIAL_IDS = frozenset((PAD, UNK, BOS, EOS))
@@ -226,7 +226,7 @@ def train_tokenizer(
     seen = 0
     failure: Exception | None = None
 
-    def counted() -> Iterable[str]:
+    def with_text() -> Iterable[str]:
         nonlocal seen, failure
         try:
             for line in lines:
@@ -239,7 +239,7 @@ def train_tokenizer(
     writer = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(counted()),
+            sentence_iterator=iter(with_text()),
             model_writer=writer,
             model_type=type,
             vocab_size=vocabulary_size,
@@ -274,8 +274,8 @@ def _training_error(message: str, vocabulary_size: int, lines: int) -> UserError
     if too_high:
         most = int(too_high.group(1))
         return VocabularySizeError(
-            f"tokenizer.vocabulary_size = {vocabulary_size} is more than the corpus of {lines:,} lines "
-            f"allows; set it to {most} or less",
+            f"tokenizer.vocabulary_size = {vocabulary_size} is more than the corpus of "
+            f"{counted(lines, 'line')} allows; set it to {most} or less",
             most=most,
         )
     too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
@@ -288,7 +288,7 @@ def _training_error(message: str, vocabulary_size: int, lines: int) -> UserError
         )
     if "sentences_.empty()" in message:
         return UserError(
-            f"each of the {lines:,} lines has more than {LONGEST_LINE:,} bytes, which SentencePiece passes "
-            "over; cut them"
+            f"each of {counted(lines, 'line')} has more than {LONGEST_LINE:,} bytes, which SentencePiece "
+            "passes over; cut them"
         )
     return UserError(f"SentencePiece could not train the tokenizer: {message}")

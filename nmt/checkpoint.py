@@ -53,6 +53,11 @@ class LoadedModel:
     target_tokenizer: Tokenizer
     manifest: dict[str, Any]
 
+    @property
+    def languages(self) -> tuple[str, str]:
+        """Of source and target."""
+        return self.config.data.source_language, self.config.data.target_language
+
 
 def weights_of(model: Named) -> Weights:
     """Every parameter once, by name: shared matrices have one."""

@@ -467,7 +467,7 @@ def test_a_tokenizer_speaks_of_options(tmp_path: Path) -> None:
 def test_lines_that_sentencepiece_passes_over(tmp_path: Path) -> None:
     (tmp_path / "t.en").write_text("word " * 20_000 + "\n")
     said = Nmt(tmp_path).error("tokenizer", "train", "t.en", "--output", "t.model", "--vocabulary-size", 400)
-    assert "each of the 1 lines has more than 65,536 bytes, which SentencePiece passes over; cut them" in said
+    assert "each of 1 line has more than 65,536 bytes, which SentencePiece passes over; cut them" in said
 
 
 def test_ids_of_thousands_of_digits(tiny_run: Path, tmp_path: Path) -> None:
