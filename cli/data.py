@@ -106,12 +106,11 @@ def check(
 
 
 def _print(report: Report) -> None:
-    out.result(
-        f"source {report.source}: {counted(report.source_lines, 'line')}, {counted(report.source_words, 'word')}"
-    )
-    out.result(
-        f"target {report.target}: {counted(report.target_lines, 'line')}, {counted(report.target_words, 'word')}"
-    )
+    for side, file, lines, words in (
+        ("source", report.source, report.source_lines, report.source_words),
+        ("target", report.target, report.target_lines, report.target_words),
+    ):
+        out.result(f"{side} {file}: {counted(lines, 'line')}, {counted(words, 'word')}")
     for severity, kind, count, places, advice in report.rows():
         out.result(f"{severity}: {count:,} {kind}; {advice}")
         out.result(f"    {places}")
